@@ -1,0 +1,35 @@
+# Every target makes its own environment first; the second time that takes a second.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+
+.PHONY: demo test test-long check bench stubs clean
+
+demo: $(READY)  ## compare eight optimizers on real data and write runs/demo/report.html
+	$(BIN)/descend compare --task digits --quick --out runs/demo
+
+test: $(READY)  ## the suite that every commit passes
+	$(BIN)/python -m pytest -n 2 -m "not long"
+
+test-long: $(READY)  ## what is slow: kill studies, long fuzzing, browsers
+	$(BIN)/python -m pytest -m long
+
+check: $(READY)  ## style and types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+bench: $(READY)  ## ratios to torch.optim, interleaved in one run
+	$(BIN)/python benchmarks/steps.py
+
+stubs: $(READY)  ## write src/descend/optim.pyi anew from the rules
+	$(BIN)/python -m descend.stubs
+
+$(READY): pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	touch $@
+
+clean:
+	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis
