@@ -1,0 +1,420 @@
+"""The vocabulary: what an update rule may be written in.
+
+An expression is a graph of nodes. Writing `0.9 * m + 0.1 * g` inside a rule makes nodes rather than numbers, and every
+backend, renderer and cost model reads the same graph. Nodes are interned: the same expression is the same object, so
+common subexpressions are shared and two formulas are equal exactly when their roots are identical.
+
+    >>> from descend.expr import g, p
+    >>> p - 2 * g is p - 2 * g
+    True
+
+Each node has a rank, which says how many values it stands for:
+
+    constant < optimizer < bucket < parameter tensor < element
+
+An operation lifts its lower arguments to the highest rank among them; `sum`, `mean` and `norm` bring an element-ranked
+value down to one per parameter tensor, their `global_` twins to one per optimizer.
+"""
+
+from __future__ import annotations
+
+import threading
+import weakref
+from collections.abc import Callable, Iterable, Iterator
+from contextvars import ContextVar
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import Final, NoReturn, Union
+
+Number = int | float
+Operand = Union["Expr", int, float]
+
+
+class Rank(IntEnum):
+    """How many values a node stands for."""
+
+    CONSTANT = 0
+    OPTIMIZER = 1
+    BUCKET = 2
+    TENSOR = 3
+    ELEMENT = 4
+
+
+class FormulaError(TypeError):
+    """A formula says something that the language does not hold; the message names the remedy."""
+
+
+@dataclass(frozen=True)
+class Operation:
+    """A row of the vocabulary: an operation's name, its number of arguments and what it yields.
+
+    `condition` marks what yields true or false; `costs` is the number of arithmetic operations that the cost model
+    counts per element; `reduces` is the rank that the result is brought down to.
+    """
+
+    name: str
+    arity: int
+    condition: bool = False
+    costs: int = 1
+    reduces: Rank | None = None
+
+
+_ROWS = (
+    Operation("add", 2),
+    Operation("sub", 2),
+    Operation("mul", 2),
+    Operation("div", 2),
+    Operation("pow", 2),
+    Operation("neg", 1),
+    Operation("abs", 1),
+    Operation("sign", 1),
+    Operation("sqrt", 1),
+    Operation("exp", 1),
+    Operation("log", 1),
+    Operation("tanh", 1),
+    Operation("minimum", 2),
+    Operation("maximum", 2),
+    Operation("clip", 3, costs=2),
+    Operation("where", 3),
+    Operation("lt", 2, condition=True),
+    Operation("le", 2, condition=True),
+    Operation("gt", 2, condition=True),
+    Operation("ge", 2, condition=True),
+    Operation("eq", 2, condition=True),
+    Operation("ne", 2, condition=True),
+    Operation("sum", 1, reduces=Rank.TENSOR),
+    Operation("mean", 1, reduces=Rank.TENSOR),
+    Operation("norm", 1, costs=2, reduces=Rank.TENSOR),
+    Operation("global_sum", 1, reduces=Rank.OPTIMIZER),
+    Operation("global_mean", 1, reduces=Rank.OPTIMIZER),
+    Operation("global_norm", 1, costs=2, reduces=Rank.OPTIMIZER),
+)
+OPERATIONS: Final[dict[str, Operation]] = {row.name: row for row in _ROWS}
+"""The operations, by name. A new one is a row here and a row in each backend's table."""
+
+LEAVES: Final[dict[str, Rank]] = {
+    "constant": Rank.CONSTANT,
+    "hyper": Rank.BUCKET,
+    "t": Rank.BUCKET,
+    "fresh": Rank.BUCKET,
+    "numel": Rank.TENSOR,
+    "p": Rank.ELEMENT,
+    "g": Rank.ELEMENT,
+}
+"""What stands at the ends of the graph (and slots, whose rank is that of their shape)."""
+
+SLOT_RANKS: Final[dict[str, Rank]] = {"like": Rank.ELEMENT, "scalar": Rank.TENSOR, "optimizer": Rank.OPTIMIZER}
+
+on_new_node: ContextVar[Callable[[], None] | None] = ContextVar("on_new_node", default=None)
+"""Called after every operation that is written while a rule is traced: tracing watches the author's names with it."""
+
+ask_ndim: ContextVar[Callable[[], int] | None] = ContextVar("ask_ndim", default=None)
+"""Answers `p.ndim` while a rule is traced."""
+
+call_sites: ContextVar[Iterator[int] | None] = ContextVar("call_sites", default=None)
+"""Numbers the global reductions of the rule being traced, in the order in which they are written."""
+
+_nodes: weakref.WeakValueDictionary[tuple[object, ...], Expr] = weakref.WeakValueDictionary()
+_lock = threading.Lock()
+
+
+def _left(op: str) -> Callable[[Expr, Operand], Expr]:
+    return lambda self, other: apply(op, self, other)
+
+
+def _right(op: str) -> Callable[[Expr, Operand], Expr]:
+    return lambda self, other: apply(op, other, self)
+
+
+class Expr:
+    """A node of a formula: an operation on other nodes, or a leaf with a value.
+
+    `op` is a key of `OPERATIONS` or of `LEAVES`, or "slot"; `args` are the nodes it is applied to; `value` tells leaves
+    (and the call sites of global reductions) apart. Make nodes with operators and the functions of this module.
+    """
+
+    __slots__ = ("__weakref__", "args", "op", "rank", "value")
+    __array_ufunc__ = None  # numpy leaves mixed arithmetic to the operators below
+    op: str
+    args: tuple[Expr, ...]
+    value: object
+    rank: Rank
+
+    @property
+    def condition(self) -> bool:
+        """Whether the node is true or false rather than a number."""
+        return self.op == "fresh" or (self.op in OPERATIONS and OPERATIONS[self.op].condition)
+
+    @property
+    def ndim(self) -> int:
+        """The number of dimensions of the parameter, an ordinary Python int while a rule is traced."""
+        answer = ask_ndim.get()
+        if self.op not in ("p", "g") or answer is None:
+            raise FormulaError("only p.ndim and g.ndim are known while a rule is traced")
+        return answer()
+
+    @property
+    def numel(self) -> Expr:
+        """The number of elements of the parameter tensor, a scalar of the formula."""
+        if self.op not in ("p", "g"):
+            raise FormulaError("only the parameter and its gradient have numel: write p.numel")
+        return leaf("numel")
+
+    __add__, __radd__ = _left("add"), _right("add")
+    __sub__, __rsub__ = _left("sub"), _right("sub")
+    __mul__, __rmul__ = _left("mul"), _right("mul")
+    __truediv__, __rtruediv__ = _left("div"), _right("div")
+    __pow__, __rpow__ = _left("pow"), _right("pow")
+    __lt__, __le__, __gt__, __ge__ = _left("lt"), _left("le"), _left("gt"), _left("ge")
+    __eq__, __ne__ = _left("eq"), _left("ne")  # type: ignore[assignment]
+    __hash__ = object.__hash__
+
+    def __neg__(self) -> Expr:
+        return apply("neg", self)
+
+    def __pos__(self) -> Expr:
+        return self
+
+    def __abs__(self) -> Expr:
+        return apply("abs", self)
+
+    def __bool__(self) -> NoReturn:
+        raise FormulaError(
+            "a formula has no truth value while it is traced, so `if`, `and`, `or`, `not`, `min` and `max` cannot read "
+            "it; choose per element with where(condition, a, b), minimum(a, b), maximum(a, b) or clip(x, low, high)"
+        )
+
+    def __float__(self) -> NoReturn:
+        raise FormulaError(
+            "a formula has no number while it is traced; use the functions of descend (sqrt, exp, log, tanh, ...) "
+            "instead of those of math or numpy"
+        )
+
+    __int__ = __index__ = __complex__ = __float__
+
+    def __iter__(self) -> NoReturn:
+        raise FormulaError(
+            "a formula cannot be iterated over; reduce it with descend.sum, mean or norm, and unpack only "
+            "hyper-parameters whose default is a tuple, such as betas=(0.9, 0.999)"
+        )
+
+    __len__ = __getitem__ = __contains__ = __iter__
+
+    def __getattr__(self, name: str) -> NoReturn:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        raise FormulaError(
+            f"a formula has no attribute {name!r}; write {name}(x) if the vocabulary holds it: {words()}"
+        )
+
+    def __reduce__(self) -> tuple[Callable[..., Expr], tuple[object, ...]]:
+        return _intern, (self.op, self.args, self.value)
+
+    def __copy__(self) -> Expr:
+        return self
+
+    def __deepcopy__(self, memo: object) -> Expr:
+        return self
+
+    def __repr__(self) -> str:
+        inside = [repr(a) for a in self.args] + ([] if self.value is None else [repr(self.value)])
+        return f"{self.op}({', '.join(inside)})" if inside else self.op
+
+
+def words() -> str:
+    """The functions of the vocabulary, for messages."""
+    return ", ".join(sorted({*OPERATIONS, "ema", "fresh"} - {"add", "sub", "mul", "div", "pow", "neg"}))
+
+
+def _intern(op: str, args: tuple[Expr, ...], value: object) -> Expr:
+    key = (op, *map(id, args), repr(value))
+    with _lock:
+        node = _nodes.get(key)
+        if node is None:
+            node = object.__new__(Expr)
+            node.op, node.args, node.value = op, args, value
+            node.rank = _rank(node)
+            _nodes[key] = node
+    return node
+
+
+def _rank(node: Expr) -> Rank:
+    if node.op == "slot":
+        return SLOT_RANKS[node.value[1]]  # type: ignore[index]
+    if node.op in LEAVES:
+        return LEAVES[node.op]
+    return OPERATIONS[node.op].reduces or max(a.rank for a in node.args)
+
+
+def leaf(op: str, value: object = None) -> Expr:
+    """A leaf: "constant", "p", "g", "t", "numel", "hyper" (value: name and index), "slot" (name and shape), "fresh"."""
+    return _intern(op, (), value)
+
+
+def constant(value: Number) -> Expr:
+    """A number as a node. Integers and floats of one value are one node; zero keeps its sign."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise FormulaError(_not_an_operand(value))
+    number = float(value)
+    return leaf("constant", number)
+
+
+def _not_an_operand(value: object) -> str:
+    if value is None:
+        return "None is not a number; give the hyper-parameter a numeric default, or branch on it with `is None`"
+    if isinstance(value, bool):
+        return f"{value} is not a number; a condition is made by comparing, as in where(g > 0, a, b)"
+    if isinstance(value, (tuple, list)):
+        return f"{value!r} is not a number; unpack it first, as in beta1, beta2 = betas"
+    return f"a formula is made of numbers and expressions, not of {type(value).__name__}; a tensor is given as a slot"
+
+
+def operand(value: object) -> Expr:
+    """`value` as a node. Raises FormulaError for what is no number and no expression."""
+    return value if isinstance(value, Expr) else constant(value)  # type: ignore[arg-type]
+
+
+def apply(op: str, *values: object, site: int | None = None) -> Expr:
+    """The node of an operation on nodes and numbers.
+
+    `site` tells one call of a global reduction from another. Raises FormulaError where a condition stands for a number,
+    a number for a condition, or where a reduction is given what has no elements.
+    """
+    row = OPERATIONS[op]
+    args = tuple(operand(v) for v in values)
+    for position, arg in enumerate(args):
+        wants_condition = op == "where" and position == 0
+        if arg.condition and not wants_condition:
+            raise FormulaError(f"{op} takes numbers, not a condition; turn it into one with where(condition, 1, 0)")
+        if wants_condition and not arg.condition:
+            raise FormulaError("the first argument of where is a condition, as in where(g > 0, a, b)")
+    if row.reduces is not None and args[0].rank is not Rank.ELEMENT:
+        raise FormulaError(
+            f"{op} reduces the elements of a tensor, and its argument is one value per "
+            f"{args[0].rank.name.lower()}; leave the {op} away, or reduce p, g or a slot shaped like the parameter"
+        )
+    node = _intern(op, args, site)
+    notify = on_new_node.get()
+    if notify is not None:
+        notify()
+    return node
+
+
+def rebuild(node: Expr, args: tuple[Expr, ...]) -> Expr:
+    """`node` with other arguments."""
+    return node if all(a is b for a, b in zip(node.args, args, strict=True)) else _intern(node.op, args, node.value)
+
+
+def walk(roots: Iterable[Expr]) -> Iterator[Expr]:
+    """Every node below `roots`, arguments before what uses them, each once."""
+    seen: set[Expr] = set()
+    stack: list[tuple[Expr, bool]] = [(root, False) for root in reversed(list(roots))]
+    while stack:
+        node, expanded = stack.pop()
+        if node in seen:
+            continue
+        if expanded:
+            seen.add(node)
+            yield node
+        else:
+            stack.append((node, True))
+            stack.extend((a, False) for a in reversed(node.args))
+
+
+p = leaf("p")
+g = leaf("g")
+t = leaf("t")
+
+
+def sqrt(x: Operand) -> Expr:
+    """The square root."""
+    return apply("sqrt", x)
+
+
+def exp(x: Operand) -> Expr:
+    """The exponential function."""
+    return apply("exp", x)
+
+
+def log(x: Operand) -> Expr:
+    """The natural logarithm."""
+    return apply("log", x)
+
+
+def tanh(x: Operand) -> Expr:
+    """The hyperbolic tangent."""
+    return apply("tanh", x)
+
+
+def sign(x: Operand) -> Expr:
+    """-1, 0 or 1; the sign of 0 is 0, as in torch."""
+    return apply("sign", x)
+
+
+def minimum(a: Operand, b: Operand) -> Expr:
+    """The smaller of two; NaN if one is NaN, as in torch."""
+    return apply("minimum", a, b)
+
+
+def maximum(a: Operand, b: Operand) -> Expr:
+    """The larger of two; NaN if one is NaN, as in torch."""
+    return apply("maximum", a, b)
+
+
+def clip(x: Operand, low: Operand, high: Operand) -> Expr:
+    """`x` held between `low` and `high`; NaN stays NaN."""
+    return apply("clip", x, low, high)
+
+
+def where(condition: Expr, a: Operand, b: Operand) -> Expr:
+    """`a` where the condition holds, else `b`. Both sides are evaluated; a NaN on the unused side is harmless."""
+    return apply("where", condition, a, b)
+
+
+def ema(average: Operand, x: Operand, beta: Operand) -> Expr:
+    """The exponential moving average after `x`: beta * average + (1 - beta) * x."""
+    return operand(beta) * average + (1 - beta) * operand(x)
+
+
+def fresh(slot: Expr) -> Expr:
+    """A condition for `where`: whether the parameter's slot has no value yet."""
+    if not isinstance(slot, Expr) or slot.op != "slot":
+        raise FormulaError("fresh takes a slot by its name in the signature, before anything is assigned to that name")
+    return leaf("fresh", slot.value[0])  # type: ignore[index]
+
+
+def sum(x: Operand) -> Expr:
+    """The sum over the elements of the parameter tensor."""
+    return apply("sum", x)
+
+
+def mean(x: Operand) -> Expr:
+    """The mean over the elements of the parameter tensor."""
+    return apply("mean", x)
+
+
+def norm(x: Operand) -> Expr:
+    """The Euclidean norm over the elements of the parameter tensor."""
+    return apply("norm", x)
+
+
+def global_sum(x: Operand) -> Expr:
+    """The sum over all elements of all parameters with a gradient that the same rule steps."""
+    return apply("global_sum", x, site=_site())
+
+
+def global_mean(x: Operand) -> Expr:
+    """The mean over all elements of all parameters with a gradient that the same rule steps."""
+    return apply("global_mean", x, site=_site())
+
+
+def global_norm(x: Operand) -> Expr:
+    """The Euclidean norm over all elements of all parameters with a gradient that the same rule steps."""
+    return apply("global_norm", x, site=_site())
+
+
+def _site() -> int:
+    counter = call_sites.get()
+    if counter is None:
+        raise FormulaError("a global_ reduction can be written only inside a rule")
+    return next(counter)

@@ -1,0 +1,277 @@
+"""Tracing: a rule's function is run once on expressions, and what it returns is verified and kept as a `Formula`."""
+
+from __future__ import annotations
+
+import difflib
+import itertools
+import linecache
+import sys
+from collections.abc import Mapping
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from types import CodeType, FrameType
+from typing import TYPE_CHECKING, Any, Final, NoReturn
+
+from descend.expr import (
+    SLOT_RANKS,
+    Expr,
+    FormulaError,
+    Rank,
+    ask_ndim,
+    call_sites,
+    leaf,
+    on_new_node,
+    operand,
+    rebuild,
+    walk,
+)
+from descend.expr import g as gradient
+from descend.expr import p as parameter
+from descend.expr import t as step
+
+if TYPE_CHECKING:
+    from descend.rule import Rule
+
+INPUTS: Final = {"p": parameter, "g": gradient, "t": step}
+
+
+@dataclass(frozen=True)
+class Slot:
+    """Optimizer state: a value that a rule keeps from step to step.
+
+    Args:
+        key: the name under which it stands in `optimizer.state[p]` (torch's own where torch has the slot).
+        init: its first value: a number, the name of a hyper-parameter, or "p" (a copy of the parameter).
+        shape: "like" the parameter, "scalar" (one value per parameter tensor) or "optimizer" (one per optimizer).
+        dtype: the name of a storage type such as "float32"; None keeps the parameter's (float32 for scalars).
+
+    Raises:
+        ValueError: for another shape or an init that is neither a number nor a name.
+    """
+
+    key: str
+    init: float | str = 0
+    shape: str = "like"
+    dtype: str | None = None
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.key, str) or not self.key or self.key == "step":
+            raise ValueError(f"Slot key must be a name other than 'step', which is the count t: {self.key!r}")
+        if self.shape not in SLOT_RANKS:
+            raise ValueError(f"Slot({self.key!r}) has shape {self.shape!r}; choose one of {', '.join(SLOT_RANKS)}")
+        if isinstance(self.init, bool) or not isinstance(self.init, (int, float, str)):
+            raise ValueError(f"Slot({self.key!r}) starts from a number, a hyper-parameter's name or 'p': {self.init!r}")
+        if self.init == "p" and self.shape != "like":
+            raise ValueError(f"Slot({self.key!r}) starts from the parameter, so its shape must be 'like'")
+
+
+@dataclass(frozen=True, eq=False)
+class Formula:
+    """One variant of a rule, traced.
+
+    Attributes:
+        rule: where it comes from.
+        outputs: the expression that is assigned to "p" and to each slot that this variant keeps.
+        bindings: the author's intermediate names in the order in which they were assigned.
+        hyper_parameters: the values that chose the variant.
+    """
+
+    rule: Rule
+    outputs: Mapping[str, Expr]
+    bindings: tuple[tuple[str, Expr], ...]
+    hyper_parameters: Mapping[str, object]
+
+    @property
+    def slots(self) -> dict[str, Slot]:
+        """The slots that this variant keeps, by their names in the signature."""
+        return {name: self.rule.slots[name] for name in self.outputs if name != "p"}
+
+    def nodes(self) -> list[Expr]:
+        """Every node of the formula, arguments before what uses them."""
+        return list(walk(self.outputs.values()))
+
+    def is_same_as(self, other: Formula) -> bool:
+        """Whether both assign identical expressions to the same names."""
+        mine, theirs = self.outputs, other.outputs
+        return mine.keys() == theirs.keys() and all(mine[name] is theirs[name] for name in mine)
+
+    def settle(self, fresh: frozenset[str]) -> Formula:
+        """The formula for parameters whose slots named in `fresh` have no value yet, and all others have one."""
+        settled: dict[Expr, Expr] = {}
+        for node in self.nodes():
+            if node.op == "where" and node.args[0].op == "fresh":
+                settled[node] = settled[node.args[1 if node.args[0].value in fresh else 2]]
+            else:
+                settled[node] = rebuild(node, tuple(settled[a] for a in node.args))
+        outputs = {name: settled[root] for name, root in self.outputs.items()}
+        return Formula(self.rule, outputs, self.bindings, self.hyper_parameters)
+
+    @property
+    def asks_fresh(self) -> frozenset[str]:
+        """The slots whose first value the formula itself gives, by `fresh`."""
+        return frozenset(str(node.value) for node in self.nodes() if node.op == "fresh")
+
+
+def active(x: Expr | float) -> bool:
+    """Whether hyper-parameter `x` is anything but the number 0: a Python bool while a rule is traced.
+
+    A schedule or a tensor is active. `if active(weight_decay):` branches as torch does and keeps 0 * inf from NaN.
+    """
+    if isinstance(x, (int, float)):
+        return x != 0
+    answers = _active_hyper_parameters.get()
+    if answers is None or not isinstance(x, Expr) or x.op != "hyper":
+        raise FormulaError("active takes a hyper-parameter of the rule being traced, as in active(weight_decay)")
+    return answers[x.value]  # type: ignore[index]
+
+
+_active_hyper_parameters: ContextVar[Mapping[tuple[str, int | None], bool] | None] = ContextVar("active", default=None)
+
+
+def is_structural(value: object) -> bool:
+    """Whether a hyper-parameter's value is an ordinary Python value while tracing, and chooses the variant."""
+    return value is None or isinstance(value, (bool, str))
+
+
+def is_number(value: object) -> bool:
+    """Whether `value` is an int or a float, and no bool."""
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+def is_tuple_of_numbers(value: object) -> bool:
+    """Whether `value` is a tuple such as betas."""
+    return isinstance(value, (tuple, list)) and len(value) > 0 and all(is_number(v) for v in value)
+
+
+def activity(values: Mapping[str, Any], scheduled: frozenset[str]) -> dict[tuple[str, int | None], bool]:
+    """What `active` answers for each hyper-parameter; those named in `scheduled` are active whatever their value."""
+
+    def is_active(name: str, value: object) -> bool:
+        return name in scheduled or not is_number(value) or value != 0
+
+    answers: dict[tuple[str, int | None], bool] = {}
+    for name, value in values.items():
+        if isinstance(value, (tuple, list)):
+            answers.update({(name, i): is_active(name, v) for i, v in enumerate(value)})
+        elif not is_structural(value):
+            answers[name, None] = is_active(name, value)
+    return answers
+
+
+@dataclass
+class Trace:
+    """One run of a rule's function on expressions, watching the names that the author gives them."""
+
+    rule: Rule
+    values: Mapping[str, Any]
+    activity: Mapping[tuple[str, int | None], bool]
+    ndim: int
+    maximize: bool
+    bindings: list[tuple[str, Expr]] = field(default_factory=list)
+    frame: FrameType | None = None
+
+    def run(self) -> Formula:
+        """Call the function and verify what it returns."""
+        function, gradient_seen = self.rule.function, -gradient if self.maximize else gradient
+        inputs = {name: gradient_seen if name == "g" else INPUTS[name] for name in self.rule.inputs}
+        slots = {name: leaf("slot", (name, slot.shape)) for name, slot in self.rule.slots.items()}
+        arguments = {**inputs, **slots, **{name: self._hyper_parameter(name) for name in self.rule.hyper_parameters}}
+        contexts: list[tuple[ContextVar[Any], object]] = [
+            (on_new_node, self._note_names),
+            (ask_ndim, self._answer_ndim),
+            (call_sites, itertools.count()),
+            (_active_hyper_parameters, self.activity),
+        ]
+        tokens = [(variable, variable.set(value)) for variable, value in contexts]
+        try:
+            returned = function(**arguments)
+            if self.frame is not None:
+                self._note(self.frame)
+        except FormulaError as error:
+            self._explain(error)
+        finally:
+            self.frame = None
+            for variable, token in tokens:
+                variable.reset(token)
+        outputs = self._outputs(returned)
+        return Formula(self.rule, outputs, tuple(self.bindings), dict(self.values))
+
+    def _hyper_parameter(self, name: str) -> object:
+        value = self.values[name]
+        if isinstance(value, (tuple, list)):
+            return tuple(leaf("hyper", (name, i)) for i in range(len(value)))
+        return value if is_structural(value) else leaf("hyper", (name, None))
+
+    def _answer_ndim(self) -> int:
+        self.rule.reads_ndim = True
+        return self.ndim
+
+    def _note_names(self) -> None:
+        frame: FrameType | None = sys._getframe(1)
+        while frame is not None and frame.f_code is not self._code:
+            frame = frame.f_back
+        if frame is not None:
+            self.frame = frame  # outlives the call, so that the last names are read after the function has returned
+            self._note(frame)
+
+    @property
+    def _code(self) -> CodeType:
+        return self.rule.function.__code__  # type: ignore[attr-defined, no-any-return]
+
+    def _note(self, frame: FrameType) -> None:
+        for name, value in frame.f_locals.items():
+            if isinstance(value, Expr) and not any(n == name and e is value for n, e in self.bindings):
+                self.bindings.append((name, value))
+
+    def _explain(self, error: FormulaError) -> NoReturn:
+        line, traceback = None, error.__traceback__
+        while traceback is not None:
+            if traceback.tb_frame.f_code is self._code:
+                line = traceback.tb_lineno
+            traceback = traceback.tb_next
+        written = linecache.getline(self._code.co_filename, line).strip() if line else ""
+        self.rule.refuse(str(error), line, written)
+
+    def _outputs(self, returned: object) -> dict[str, Expr]:
+        rule = self.rule
+        if not isinstance(returned, Mapping):
+            rule.refuse(f"it returns {type(returned).__name__}; return a dict of what is assigned: dict(p=..., m=m)")
+        for name in returned:
+            if name != "p" and name not in rule.slots:
+                near = difflib.get_close_matches(str(name), ["p", *rule.slots], n=1)
+                hint = f"; did you mean {near[0]!r}?" if near else ""
+                rule.refuse(f"it assigns {name!r}, which is not in the signature; declare {name}=Slot({name!r}){hint}")
+        if "p" not in returned:
+            rule.refuse("it does not assign p; return dict(p=...) with the new parameter")
+        outputs: dict[str, Expr] = {}
+        for name in ["p", *rule.slots]:
+            if name in returned:
+                try:
+                    root = operand(returned[name])
+                except FormulaError as error:
+                    rule.refuse(f"what it assigns to {name!r} is no formula: {error}")
+                if not (root.op == "slot" and root.value[0] == name):  # type: ignore[index]  # a slot kept as it is
+                    outputs[name] = root
+        self._verify(outputs)
+        return outputs
+
+    def _verify(self, outputs: Mapping[str, Expr]) -> None:
+        for name, root in outputs.items():
+            shape = "like" if name == "p" else self.rule.slots[name].shape
+            highest = Rank.BUCKET if shape == "optimizer" else SLOT_RANKS[shape]
+            if root.condition:
+                self.rule.refuse(
+                    f"it assigns a condition to {name!r}; turn it into a number with where(condition, 1, 0)"
+                )
+            if root.rank > highest:
+                self.rule.refuse(
+                    f"it assigns one value per {root.rank.name.lower()} to {name!r}, whose shape is {shape!r}; "
+                    f"reduce it with sum, mean or norm" + (" (the global_ ones)" if shape == "optimizer" else "")
+                )
+        for node in walk(outputs.values()):
+            if node.op in ("slot", "fresh"):
+                name = str(node.value if node.op == "fresh" else node.value[0])  # type: ignore[index]
+                if name not in outputs:
+                    self.rule.refuse(
+                        f"it reads slot {name!r} but never assigns it; return it: dict(..., {name}={name})"
+                    )
