@@ -1,0 +1,97 @@
+"""Optimizers for PyTorch, each written once as a formula.
+
+    import descend
+    from descend import rule, Slot, ema
+
+    opt = descend.AdamW(model.parameters(), lr=3e-4, weight_decay=0.1)   # in place of torch.optim.AdamW
+
+    @rule
+    def momentum_sgd(p, g, m=Slot("momentum_buffer"), *, lr=0.1, momentum=0.9):
+        m = momentum * m + g
+        return dict(p=p - lr * m, m=m)
+
+    opt = descend.Optimizer(model.parameters(), momentum_sgd, lr=0.1 * descend.schedules.cosine(1000))
+
+The optimizer classes, `Optimizer` and the modules are loaded when first used, so that `import descend` is quick.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from descend.expr import (
+    FormulaError,
+    clip,
+    ema,
+    exp,
+    fresh,
+    global_mean,
+    global_norm,
+    global_sum,
+    log,
+    maximum,
+    mean,
+    minimum,
+    norm,
+    sign,
+    sqrt,
+    sum,
+    tanh,
+    where,
+)
+from descend.rule import Rule, Slot, active, rule
+
+if TYPE_CHECKING:
+    from descend import optim, rules, schedules, tasks
+    from descend.commands import compare
+    from descend.optim import *  # noqa: F403
+    from descend.optimizer import Optimizer
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "FormulaError",
+    "Optimizer",
+    "Rule",
+    "Slot",
+    "active",
+    "clip",
+    "compare",
+    "ema",
+    "exp",
+    "fresh",
+    "global_mean",
+    "global_norm",
+    "global_sum",
+    "log",
+    "maximum",
+    "mean",
+    "minimum",
+    "norm",
+    "optim",
+    "rule",
+    "rules",
+    "schedules",
+    "sign",
+    "sqrt",
+    "sum",
+    "tanh",
+    "tasks",
+    "where",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name in ("optim", "rules", "schedules", "tasks"):
+        return importlib.import_module(f"descend.{name}")
+    if name.startswith("_"):
+        raise AttributeError(f"module 'descend' has no attribute {name!r}")
+    home = {"compare": "descend.commands", "Optimizer": "descend.optimizer"}.get(name, "descend.optim")
+    return getattr(importlib.import_module(home), name)
+
+
+def __dir__() -> list[str]:
+    from descend import optim
+
+    return sorted({*globals(), *__all__, *optim.__all__})

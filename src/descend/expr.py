@@ -240,7 +240,7 @@ def _intern(op: str, args: tuple[Expr, ...], value: object) -> Expr:
 
 def _rank(node: Expr) -> Rank:
     if node.op == "slot":
-        return SLOT_RANKS[node.value[1]]  # type: ignore[index]
+        return SLOT_RANKS[slot_of(node)[1]]
     if node.op in LEAVES:
         return LEAVES[node.op]
     return OPERATIONS[node.op].reduces or max(a.rank for a in node.args)
@@ -249,6 +249,18 @@ def _rank(node: Expr) -> Rank:
 def leaf(op: str, value: object = None) -> Expr:
     """A leaf: "constant", "p", "g", "t", "numel", "hyper" (value: name and index), "slot" (name and shape), "fresh"."""
     return _intern(op, (), value)
+
+
+def slot_of(node: Expr) -> tuple[str, str]:
+    """The name and the shape of a slot's node."""
+    name, shape = node.value  # type: ignore[misc]
+    return name, shape
+
+
+def hyper_of(node: Expr) -> tuple[str, int | None]:
+    """The name of a hyper-parameter's node, and its place where the hyper-parameter is a tuple."""
+    name, index = node.value  # type: ignore[misc]
+    return name, index
 
 
 def constant(value: Number) -> Expr:
@@ -380,7 +392,7 @@ def fresh(slot: Expr) -> Expr:
     """A condition for `where`: whether the parameter's slot has no value yet."""
     if not isinstance(slot, Expr) or slot.op != "slot":
         raise FormulaError("fresh takes a slot by its name in the signature, before anything is assigned to that name")
-    return leaf("fresh", slot.value[0])  # type: ignore[index]
+    return leaf("fresh", slot_of(slot)[0])
 
 
 def sum(x: Operand) -> Expr:

@@ -6,9 +6,11 @@ import difflib
 import itertools
 import linecache
 import sys
+from collections import Counter
 from collections.abc import Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass, field
+from functools import cached_property
 from types import CodeType, FrameType
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
@@ -19,10 +21,12 @@ from descend.expr import (
     Rank,
     ask_ndim,
     call_sites,
+    hyper_of,
     leaf,
     on_new_node,
     operand,
     rebuild,
+    slot_of,
     walk,
 )
 from descend.expr import g as gradient
@@ -81,14 +85,22 @@ class Formula:
     bindings: tuple[tuple[str, Expr], ...]
     hyper_parameters: Mapping[str, object]
 
-    @property
+    @cached_property
     def slots(self) -> dict[str, Slot]:
         """The slots that this variant keeps, by their names in the signature."""
         return {name: self.rule.slots[name] for name in self.outputs if name != "p"}
 
-    def nodes(self) -> list[Expr]:
+    @cached_property
+    def nodes(self) -> tuple[Expr, ...]:
         """Every node of the formula, arguments before what uses them."""
-        return list(walk(self.outputs.values()))
+        return tuple(walk(self.outputs.values()))
+
+    @cached_property
+    def uses(self) -> Counter[Expr]:
+        """How often each node is read, by other nodes and by what is assigned."""
+        counted = Counter(arg for node in self.nodes for arg in node.args)
+        counted.update(self.outputs.values())
+        return counted
 
     def is_same_as(self, other: Formula) -> bool:
         """Whether both assign identical expressions to the same names."""
@@ -97,8 +109,16 @@ class Formula:
 
     def settle(self, fresh: frozenset[str]) -> Formula:
         """The formula for parameters whose slots named in `fresh` have no value yet, and all others have one."""
+        relevant = fresh & self.asks_fresh
+        if not self.asks_fresh:
+            return self
+        if relevant not in self._settled:
+            self._settled[relevant] = self._substitute(relevant)
+        return self._settled[relevant]
+
+    def _substitute(self, fresh: frozenset[str]) -> Formula:
         settled: dict[Expr, Expr] = {}
-        for node in self.nodes():
+        for node in self.nodes:
             if node.op == "where" and node.args[0].op == "fresh":
                 settled[node] = settled[node.args[1 if node.args[0].value in fresh else 2]]
             else:
@@ -106,10 +126,14 @@ class Formula:
         outputs = {name: settled[root] for name, root in self.outputs.items()}
         return Formula(self.rule, outputs, self.bindings, self.hyper_parameters)
 
-    @property
+    @cached_property
+    def _settled(self) -> dict[frozenset[str], Formula]:
+        return {}
+
+    @cached_property
     def asks_fresh(self) -> frozenset[str]:
         """The slots whose first value the formula itself gives, by `fresh`."""
-        return frozenset(str(node.value) for node in self.nodes() if node.op == "fresh")
+        return frozenset(str(node.value) for node in self.nodes if node.op == "fresh")
 
 
 def active(x: Expr | float) -> bool:
@@ -122,7 +146,7 @@ def active(x: Expr | float) -> bool:
     answers = _active_hyper_parameters.get()
     if answers is None or not isinstance(x, Expr) or x.op != "hyper":
         raise FormulaError("active takes a hyper-parameter of the rule being traced, as in active(weight_decay)")
-    return answers[x.value]  # type: ignore[index]
+    return answers[hyper_of(x)]
 
 
 _active_hyper_parameters: ContextVar[Mapping[tuple[str, int | None], bool] | None] = ContextVar("active", default=None)
@@ -216,7 +240,7 @@ class Trace:
 
     @property
     def _code(self) -> CodeType:
-        return self.rule.function.__code__  # type: ignore[attr-defined, no-any-return]
+        return self.rule.function.__code__
 
     def _note(self, frame: FrameType) -> None:
         for name, value in frame.f_locals.items():
@@ -250,7 +274,7 @@ class Trace:
                     root = operand(returned[name])
                 except FormulaError as error:
                     rule.refuse(f"what it assigns to {name!r} is no formula: {error}")
-                if not (root.op == "slot" and root.value[0] == name):  # type: ignore[index]  # a slot kept as it is
+                if not (root.op == "slot" and slot_of(root)[0] == name):  # a slot kept as it is
                     outputs[name] = root
         self._verify(outputs)
         return outputs
@@ -270,7 +294,7 @@ class Trace:
                 )
         for node in walk(outputs.values()):
             if node.op in ("slot", "fresh"):
-                name = str(node.value if node.op == "fresh" else node.value[0])  # type: ignore[index]
+                name = str(node.value) if node.op == "fresh" else slot_of(node)[0]
                 if name not in outputs:
                     self.rule.refuse(
                         f"it reads slot {name!r} but never assigns it; return it: dict(..., {name}={name})"

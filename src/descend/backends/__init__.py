@@ -1,0 +1,1 @@
+"""What runs a formula: one file per backend, all reading the same graph."""

@@ -1,0 +1,344 @@
+"""The reference: an interpreter of formulas in torch. Any device, any dtype, differentiable.
+
+`advance` steps buckets of parameters and is what the optimizer calls; `init` and `update` are the pure pair. A bucket
+holds parameters for which every host scalar of the formula is the same: one group, one step count, one dtype and
+device, one variant.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from descend.backends.operations import HOST, TORCH, Value, finish_reduction, foreach, partial_reduction
+from descend.expr import OPERATIONS, Expr, Rank, hyper_of, slot_of, walk
+from descend.rule import Formula, Rule, Slot
+
+
+@dataclass
+class Bucket:
+    """Parameters that take one step together.
+
+    Attributes:
+        formula: the settled variant.
+        params, grads: tensors of one dtype and device.
+        slots: the values of each slot that is read, by name in the signature: a list with a tensor per parameter.
+        hyper_parameters: the numbers in force; a tensor is differentiated through.
+        t: the step about to be taken, from 1.
+        ordinals: the parameters' places in the optimizer, in whose order global reductions are added up.
+        foreach: whether torch's multi-tensor functions may be used (they are not differentiable).
+    """
+
+    formula: Formula
+    params: list[Tensor]
+    grads: list[Tensor]
+    slots: dict[str, list[Tensor]]
+    hyper_parameters: Mapping[str, Any]
+    t: Value
+    ordinals: list[int]
+    foreach: bool = False
+
+
+def advance(buckets: Sequence[Bucket], optimizer_slots: Mapping[str, float], clock: Value) -> list[dict[str, Value]]:
+    """New values of everything that the formula assigns, per bucket; nothing is written.
+
+    All buckets belong to one rule: `global_` reductions run over all of them. The value of "p" and of a slot shaped
+    like the parameter is a list of tensors, of a scalar slot a list of 0-dim float64 tensors or a vector, of an
+    optimizer's slot one number.
+
+    Args:
+        buckets: what to step.
+        optimizer_slots: the values of the slots that exist once per optimizer, by name.
+        clock: the optimizer's applied steps, which stand for t - 1 in what is assigned to those slots.
+    """
+    works = [_Work(bucket, optimizer_slots) for bucket in buckets]
+    shared = _OptimizerWork(buckets, optimizer_slots, clock)
+    for site in sorted({site for work in works for site in work.sites}):  # a call can read only those written before it
+        taking_part = [work for work in works if site in work.sites]
+        partials: dict[int, Tensor] = {}
+        for work in taking_part:
+            partials.update(zip(work.bucket.ordinals, work.partial_reductions(site, shared), strict=True))
+        ordered = [partials[ordinal] for ordinal in sorted(partials)]
+        total = torch.stack([part.to(ordered[0].device) for part in ordered]).sum()
+        count = sum(param.numel() for work in taking_part for param in work.bucket.params)
+        for work in taking_part:
+            node = work.sites[site]
+            value = finish_reduction(node.op, total, count)
+            work.values[node] = value.to(work.bucket.params[0].device)
+            shared.values[node] = value
+    return [work.outputs(shared) for work in works]
+
+
+def _is_host(value: Value) -> bool:
+    return isinstance(value, (np.generic, np.ndarray))
+
+
+def pick(value: Value, index: int) -> Value:
+    """The part of a value that belongs to one parameter, as torch takes it."""
+    if isinstance(value, list):
+        return value[index]
+    if isinstance(value, np.ndarray) and value.ndim:
+        return value[index].item()
+    return value.item() if _is_host(value) else value
+
+
+@dataclass
+class _Work:
+    """The interpreter's memory for one bucket: the values of the nodes known so far."""
+
+    bucket: Bucket
+    optimizer_slots: Mapping[str, float]
+    values: dict[Expr, Value] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        formula = self.bucket.formula
+        self.sites: dict[int, Expr] = {
+            node.value: node  # type: ignore[misc]
+            for node in formula.nodes
+            if node.op in OPERATIONS and OPERATIONS[node.op].reduces is Rank.OPTIMIZER
+        }
+        self.dtype = compute_dtype(self.bucket.params[0].dtype)
+        self.uses = formula.uses.copy()
+        self.temporaries: set[Expr] = set()
+        self.scalar_slots = {
+            root: name for name, root in formula.outputs.items() if name != "p" and formula.slots[name].shape == "scalar"
+        }
+
+    def partial_reductions(self, site: int, shared: _OptimizerWork) -> list[Tensor]:
+        node = self.sites[site]
+        self.evaluate(walk(node.args), shared)
+        return [partial_reduction(node.op, x) for x in self.values[node.args[0]]]
+
+    def outputs(self, shared: _OptimizerWork) -> dict[str, Value]:
+        self.evaluate(self.bucket.formula.nodes, shared)
+        return {name: self.values[root] for name, root in self.bucket.formula.outputs.items()}
+
+    def evaluate(self, nodes: Iterable[Expr], shared: _OptimizerWork) -> None:
+        with np.errstate(all="ignore"):
+            for node in nodes:
+                if node in self.values:
+                    continue
+                if node in shared.roots:
+                    self.values[node] = shared.value(node)
+                elif node.op in OPERATIONS:
+                    self.values[node] = self._operate(node)
+                else:
+                    self.values[node] = self._leaf(node)
+                if node in self.scalar_slots:
+                    self._round_to_storage(node)
+
+    def _round_to_storage(self, root: Expr) -> None:
+        """The stored value of a scalar slot is the truth: what reads the new value reads it as it will be stored."""
+        if not root.args or not _is_host(self.values[root]):
+            return
+        stored = self.bucket.slots.get(self.scalar_slots[root])
+        if (stored[0].dtype if stored else scalar_dtype()) is torch.float32:
+            self.values[root] = self.values[root].astype(np.float32).astype(np.float64)
+
+    def _leaf(self, node: Expr) -> Value:
+        bucket = self.bucket
+        if node.op == "p":
+            return self._cast(bucket.params)
+        if node.op == "g":
+            return self._cast(bucket.grads)
+        if node.op == "slot":
+            name, shape = slot_of(node)
+            if shape == "like":
+                return self._cast(bucket.slots[name])
+            if shape == "optimizer":
+                return np.float64(self.optimizer_slots[name])
+            return scalar_values(bucket.slots[name])
+        if node.op == "numel":
+            return np.array([float(param.numel()) for param in bucket.params])
+        return scalar_leaf(node, bucket.hyper_parameters, bucket.t)
+
+    def _cast(self, tensors: list[Tensor]) -> list[Tensor]:
+        return tensors if tensors[0].dtype == self.dtype else [x.to(self.dtype) for x in tensors]
+
+    def _operate(self, node: Expr) -> Value:
+        args = [self.values[a] for a in node.args]
+        if all(_is_host(a) for a in args):
+            return HOST[node.op](*args)
+        count = len(self.bucket.params)
+        if OPERATIONS[node.op].reduces is Rank.TENSOR:
+            return [finish_reduction(node.op, partial_reduction(node.op, x), x.numel()) for x in args[0]]
+        if not any(isinstance(a, list) or (_is_host(a) and a.ndim) for a in args):
+            return TORCH[node.op](*(pick(a, 0) for a in args))  # tensors that are scalars: rates, global reductions
+        if node.op == "where" and _is_host(args[0]) and not args[0].ndim:
+            return args[1] if args[0] else args[2]  # read by two nodes from here on, so its memory is not taken
+        result = None
+        if self.bucket.foreach:
+            result = foreach(node.op, args, self._is_last_use(node.args[0]))
+        if result is None:
+            like = self.bucket.params[0]
+            result = [
+                torch.as_tensor(TORCH[node.op](*(pick(a, i) for a in args)), device=like.device) for i in range(count)
+            ]
+        self.temporaries.add(node)
+        for arg in node.args:
+            self.uses[arg] -= 1
+            if self.uses[arg] == 0 and arg in self.temporaries and self.values[arg] is not result:
+                self.values[arg] = None  # its memory goes back at once
+        return result
+
+    def _is_last_use(self, arg: Expr) -> bool:
+        return self.uses[arg] == 1 and arg in self.temporaries
+
+
+@dataclass
+class _OptimizerWork:
+    """What is assigned to the slots that exist once per optimizer, evaluated once for all buckets."""
+
+    buckets: Sequence[Bucket]
+    slots: Mapping[str, float]
+    clock: Value
+    values: dict[Expr, Value] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        formula = self.buckets[0].formula
+        self.roots = {
+            root for name, root in formula.outputs.items() if name != "p" and formula.slots[name].shape == "optimizer"
+        }
+
+    def value(self, root: Expr) -> Value:
+        with np.errstate(all="ignore"):
+            for node in walk([root]):
+                if node in self.values:
+                    continue
+                args = [self.values[a] for a in node.args]
+                if node.op == "slot":
+                    self.values[node] = np.float64(self.slots[slot_of(node)[0]])
+                elif node.op not in OPERATIONS:
+                    self._agree_on(node)
+                    self.values[node] = scalar_leaf(node, self.buckets[0].hyper_parameters, self.clock + 1)
+                elif all(_is_host(a) for a in args):
+                    self.values[node] = HOST[node.op](*args)
+                else:
+                    self.values[node] = TORCH[node.op](*(pick(a, 0) for a in args))
+        return self.values[root]
+
+    def _agree_on(self, node: Expr) -> None:
+        if node.op != "hyper":
+            return
+        name = hyper_of(node)[0]
+        if any(bucket.hyper_parameters[name] != self.buckets[0].hyper_parameters[name] for bucket in self.buckets):
+            raise ValueError(
+                f"{name} reaches a slot that exists once per optimizer, so it must be equal in all groups of the rule"
+            )
+
+
+def compute_dtype(stored: torch.dtype) -> torch.dtype:
+    """The type that arithmetic is done in: float32 for float32 and below, float64 for float64."""
+    return torch.float32 if stored in (torch.bfloat16, torch.float16) else stored
+
+
+def scalar_dtype() -> torch.dtype:
+    """The storage type of step counts and scalar slots: float32, float64 under a float64 default, as torch's."""
+    return torch.float64 if torch.get_default_dtype() == torch.float64 else torch.float32
+
+
+def scalar_leaf(node: Expr, hyper_parameters: Mapping[str, Any], t: Value) -> Value:
+    """The value of a leaf that is one number per bucket: a constant, a hyper-parameter or the step."""
+    if node.op == "constant":
+        return np.float64(node.value)  # type: ignore[arg-type]
+    if node.op == "t":
+        return t
+    name, index = hyper_of(node)
+    value = hyper_parameters[name]
+    if index is not None:
+        value = value[index]
+    return value.double().reshape(()) if isinstance(value, Tensor) else np.float64(value)
+
+
+def scalar_values(stored: list[Tensor]) -> Value:
+    """The values of a scalar slot: a vector of host scalars, or the tensors themselves where gradients pass."""
+    if any(x.requires_grad for x in stored) or _is_batched(stored[0]):
+        return [x.double() for x in stored]
+    return np.array([x.item() for x in stored], dtype=np.float64)
+
+
+def _is_batched(x: Tensor) -> bool:
+    """Whether `x` stands for many values at once (under vmap), so that no single number can be read from it."""
+    try:
+        x.item()
+    except RuntimeError:
+        return True
+    return False
+
+
+def first_value(slot: Slot, param: Tensor, hyper_parameters: Mapping[str, Any]) -> Tensor:
+    """The value of a slot before the first step."""
+    if slot.init == "p":
+        return param.detach().clone(memory_format=torch.preserve_format)
+    initial = hyper_parameters[slot.init] if isinstance(slot.init, str) else slot.init
+    if slot.shape != "like":
+        dtype = getattr(torch, slot.dtype) if slot.dtype else scalar_dtype()
+        return torch.as_tensor(initial).detach().to(dtype=dtype).reshape(()).clone()
+    dtype = getattr(torch, slot.dtype) if slot.dtype else param.dtype
+    return torch.zeros_like(param, dtype=dtype, memory_format=torch.preserve_format).fill_(initial)
+
+
+def init(rule: Rule, params: Mapping[str, Tensor], **hyper_parameters: Any) -> dict[str, dict[str, Tensor]]:
+    """See `Rule.init`."""
+    values = rule.merged(hyper_parameters)
+    state: dict[str, dict[str, Tensor]] = {}
+    for name, param in params.items():
+        formula = rule.formula(ndim=param.ndim, **hyper_parameters)
+        entry = {"step": torch.zeros((), dtype=scalar_dtype())} if rule.counts_steps else {}
+        for slot_name, slot in formula.slots.items():
+            if slot_name not in formula.asks_fresh:
+                entry[slot.key] = first_value(slot, param, values)
+        state[name] = entry
+    return state
+
+
+def update(
+    rule: Rule,
+    params: Mapping[str, Tensor],
+    grads: Mapping[str, Tensor],
+    state: Mapping[str, Mapping[str, Tensor]],
+    **hyper_parameters: Any,
+) -> tuple[dict[str, Tensor], dict[str, dict[str, Tensor]]]:
+    """See `Rule.update`."""
+    values = rule.merged(hyper_parameters)
+    for name in grads:
+        if name not in params:
+            raise ValueError(f"grads has {name!r}, which params lacks; both are dicts by parameter name")
+    stepped = [name for name in params if name in grads]
+    buckets, shared = [], {}
+    for ordinal, name in enumerate(stepped):
+        formula = rule.formula(ndim=params[name].ndim, **hyper_parameters)
+        formula = formula.settle(frozenset(s for s, slot in formula.slots.items() if slot.key not in state[name]))
+        slots = {s: [state[name][slot.key]] for s, slot in formula.slots.items() if slot.key in state[name]}
+        shared.update({s: slots[s][0] for s, slot in formula.slots.items() if slot.shape == "optimizer"})
+        t = _count(state[name]["step"]) + 1 if rule.counts_steps else np.float64(0)
+        buckets.append(Bucket(formula, [params[name]], [grads[name]], slots, values, t, [ordinal]))
+    results = advance(buckets, shared, max((b.t for b in buckets), default=1) - 1) if buckets else []
+    new_params, new_state = dict(params), {name: dict(entry) for name, entry in state.items()}
+    for name, bucket, result in zip(stepped, buckets, results, strict=True):
+        if rule.counts_steps:
+            new_state[name]["step"] = state[name]["step"] + 1
+        for output, value in result.items():
+            if output == "p":
+                new_params[name] = as_tensor(value, 0, params[name])
+            else:
+                slot = bucket.formula.slots[output]
+                like = params[name] if slot.shape == "like" else first_value(slot, params[name], values)
+                new_state[name][slot.key] = as_tensor(value, 0, state[name].get(slot.key, like))
+    return new_params, new_state
+
+
+def _count(step: Tensor) -> Value:
+    return step.double() if step.requires_grad or _is_batched(step) else np.float64(step.item())
+
+
+def as_tensor(value: Value, index: int, like: Tensor) -> Tensor:
+    """One parameter's part of a value in the type and shape of `like`."""
+    part = pick(value, index)
+    tensor = part if isinstance(part, Tensor) else torch.as_tensor(part, device=like.device)
+    return tensor.to(device=like.device, dtype=like.dtype).expand(like.shape)

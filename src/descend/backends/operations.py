@@ -1,0 +1,149 @@
+"""The vocabulary on the host: every operation on IEEE float64 scalars (NumPy) and on torch tensors.
+
+Host scalars are Python-speed numbers that exist once per bucket (or once per tensor, as a NumPy vector). Both sides of
+a `where` are evaluated, so errors are ignored: a NaN that is not chosen is harmless.
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable, Sequence
+from typing import Any, Final
+
+import numpy as np
+import torch
+from torch import Tensor
+
+Value = (
+    Any  # a host scalar (np.float64, np.bool_), a vector of them, a 0-dim tensor, or a list with a tensor per parameter
+)
+
+HOST: Final[dict[str, Callable[..., Value]]] = {
+    "add": np.add,
+    "sub": np.subtract,
+    "mul": np.multiply,
+    "div": np.divide,
+    "pow": np.power,
+    "neg": np.negative,
+    "abs": np.abs,
+    "sign": np.sign,
+    "sqrt": np.sqrt,
+    "exp": np.exp,
+    "log": np.log,
+    "tanh": np.tanh,
+    "minimum": np.minimum,
+    "maximum": np.maximum,
+    "clip": lambda x, low, high: np.minimum(np.maximum(x, low), high),
+    "where": np.where,
+    "lt": np.less,
+    "le": np.less_equal,
+    "gt": np.greater,
+    "ge": np.greater_equal,
+    "eq": np.equal,
+    "ne": np.not_equal,
+}
+
+
+def _like(x: Value, other: Value) -> Tensor:
+    """`x` as a tensor that keeps the type of the tensor beside it."""
+    return x if isinstance(x, Tensor) else torch.as_tensor(x, dtype=other.dtype, device=other.device)
+
+
+def _maximum(a: Value, b: Value) -> Tensor:
+    tensor = a if isinstance(a, Tensor) else b
+    return torch.maximum(_like(a, tensor), _like(b, tensor))
+
+
+def _minimum(a: Value, b: Value) -> Tensor:
+    tensor = a if isinstance(a, Tensor) else b
+    return torch.minimum(_like(a, tensor), _like(b, tensor))
+
+
+def _where(condition: Value, a: Value, b: Value) -> Value:
+    if not isinstance(condition, Tensor):
+        return a if condition else b
+    if not isinstance(a, Tensor) and not isinstance(b, Tensor):
+        a = torch.as_tensor(a, dtype=torch.float64, device=condition.device)
+    return torch.where(condition, a, b)
+
+
+TORCH: Final[dict[str, Callable[..., Value]]] = {
+    "add": operator.add,
+    "sub": operator.sub,
+    "mul": operator.mul,
+    "div": operator.truediv,
+    "pow": torch.pow,
+    "neg": torch.neg,
+    "abs": torch.abs,
+    "sign": torch.sign,
+    "sqrt": torch.sqrt,
+    "exp": torch.exp,
+    "log": torch.log,
+    "tanh": torch.tanh,
+    "minimum": _minimum,
+    "maximum": _maximum,
+    "clip": lambda x, low, high: _minimum(_maximum(x, low), high),
+    "where": _where,
+    "lt": operator.lt,
+    "le": operator.le,
+    "gt": operator.gt,
+    "ge": operator.ge,
+    "eq": operator.eq,
+    "ne": operator.ne,
+}
+
+_CHUNK: Final = 4096
+
+
+def chunked_sum(x: Tensor) -> Tensor:
+    """The sum in float64, over fixed chunks in their order, so that its bits do not depend on the number of threads."""
+    flat = x.reshape(-1).double()
+    while flat.numel() > _CHUNK:
+        whole = flat.numel() // _CHUNK * _CHUNK
+        flat = torch.cat([flat[:whole].reshape(-1, _CHUNK).sum(1), flat[whole:].sum().reshape(1)])
+    return flat.sum()
+
+
+def partial_reduction(op: str, x: Tensor) -> Tensor:
+    """What one tensor adds to a reduction: the sum of its squares for a norm, else the sum of its elements."""
+    return chunked_sum(x.double().square() if op.endswith("norm") else x)
+
+
+def finish_reduction(op: str, total: Tensor, count: int) -> Tensor:
+    """The value of a reduction from the total of its partial ones."""
+    if op.endswith("norm"):
+        return total.sqrt()
+    return total / count if op.endswith("mean") else total
+
+
+_FOREACH_NAMES: Final = ("add", "sub", "mul", "div", "pow", "minimum", "maximum")
+_FOREACH_UNARY: Final = ("neg", "abs", "sign", "sqrt", "exp", "log", "tanh")
+_FOREACH: Final[dict[str, tuple[Callable[..., Any], Callable[..., Any]]]] = {
+    op: (getattr(torch, f"_foreach_{op}"), getattr(torch, f"_foreach_{op}_"))
+    for op in (*_FOREACH_NAMES, *_FOREACH_UNARY)
+}
+
+
+def foreach(op: str, args: Sequence[Value], reusable: bool) -> list[Tensor] | None:
+    """An operation on lists of tensors in one call, or None where torch has none for these arguments.
+
+    `reusable` says that the first argument is a temporary that nobody reads again: its memory takes the result.
+    """
+    if op not in _FOREACH:
+        return None
+    first, *rest = args
+    if not isinstance(first, list):
+        if op not in ("add", "mul", "minimum", "maximum") or not isinstance(rest[0], list):
+            return None
+        first, rest, reusable = rest[0], [first], False
+    if rest and not isinstance(rest[0], list):
+        if isinstance(rest[0], Tensor):
+            return None
+        rest = [rest[0].tolist()]  # a float, or a list of floats, one per tensor
+    elif rest and rest[0][0].dtype != first[0].dtype:
+        return None
+    fresh_memory, in_place = _FOREACH[op]
+    if not reusable:
+        return list(fresh_memory(first, *rest))
+    in_place(first, *rest)
+    return first

@@ -1,0 +1,246 @@
+"""The functions behind the commands: `compare`, `show` and `list_`.
+
+Each is what `descend <command>` calls, and as good in a script:
+
+    comparison = descend.compare("digits", ["adamw", "sgd"], quick=True, out="runs/mine")
+    comparison.results["summary"]
+"""
+
+from __future__ import annotations
+
+import contextlib
+import difflib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from descend.experiments.compare import Progress
+    from descend.rule import Rule, Slot
+    from descend.tasks import Task
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A finished comparison.
+
+    Attributes:
+        directory: where everything of it is.
+        results: the content of its `results.json`.
+        report: its HTML page.
+    """
+
+    directory: Path
+    results: Mapping[str, Any]
+    report: Path
+
+
+def compare(
+    task: str = "digits",
+    optimizers: Sequence[str] | None = None,
+    *,
+    trials: int | None = None,
+    seeds: int | None = None,
+    steps: int | None = None,
+    quick: bool = False,
+    out: str | Path | None = None,
+    fresh: bool = False,
+    progress: Callable[[Task], Progress] | None = None,
+) -> Comparison:
+    """Compare optimizers on a task: tune each one's rate equally, then run fresh seeds and test once.
+
+    `descend.experiments.compare` states the protocol. Killed and started again with the same arguments, it continues; a
+    finished comparison is read, not repeated.
+
+    Args:
+        task: name of a built-in task, or path of a Python file with one.
+        optimizers: names of rules; by default eight of them.
+        trials: rates per optimizer (7; quick: 5).
+        seeds: fresh seeds per optimizer (6; quick: 3).
+        steps: optimizer steps per trial (the task's; quick: a quarter of them).
+        quick: the smallest honest comparison, labelled as a screening that supports no claim.
+        out: the run directory; by default one under `runs/`, named after the options.
+        fresh: start over.
+        progress: makes, for the task, the object that is told how it goes on.
+
+    Raises:
+        TaskError: the task is unknown or incomplete.
+        UsageError: an optimizer is unknown, or a number too small.
+        RunError: the run directory holds something else, is in use, damaged, or cannot be written.
+        Interrupted: stopped by Ctrl-C; the message says how to go on.
+    """
+    from descend import report, tasks
+    from descend.experiments import compare as protocol
+    from descend.experiments import options, run_directory
+    from descend.experiments.errors import Interrupted
+    from descend.experiments.manifest import hardware, manifest
+    from descend.experiments.results import results
+    from descend.experiments.store import TrialStore
+
+    problem = tasks.load(task)
+    wanted = options.resolve(task, problem, optimizers, trials, seeds, steps, quick)
+    given = {"task": task, "optimizers": optimizers and ",".join(optimizers), "trials": trials, "seeds": seeds}
+    command = options.command_line({**given, "steps": steps, "quick": quick, "out": out})
+    directory = Path(out) if out is not None else Path("runs") / wanted.directory_name()
+    with run_directory.opened(directory, manifest(wanted, command), fresh) as run:
+        found = run.results()
+        if found is None:
+            observer = progress(problem) if progress else protocol.Silence()
+            with contextlib.closing(TrialStore(run.trials, wanted.optimizers, problem.direction)) as store:
+                try:
+                    records = protocol.run(problem, wanted, store, observer)
+                except Interrupted as stop:
+                    stop.command = command
+                    raise
+            found = results(problem, wanted, run.manifest, records, hardware())
+            run.write_results(found)
+        if not run.report.exists():
+            report.write(directory)
+        return Comparison(directory, found, run.report)
+
+
+def show(name: str, **hyper_parameters: Any) -> str:
+    """Describe an optimizer: formula, LaTeX, state, cost, and the variants of its rule.
+
+    Args:
+        name: of the rule, such as "adamw".
+        hyper_parameters: choose the variant, such as momentum=0.9; the others have their defaults.
+
+    Raises:
+        UsageError: the name or a hyper-parameter is unknown.
+    """
+    rule = _rule(name)
+    _check(rule, hyper_parameters)
+    formula = rule.formula(**hyper_parameters)
+    values = " ".join(f"{key}={_literal(value)}" for key, value in rule.merged(hyper_parameters).items())
+    slots = [f"{slot.key}: {_slot_size(slot)}, starts at {slot.init}" for slot in formula.slots.values()]
+    if rule.counts_steps:
+        slots.append("step: one number per parameter tensor")
+    sections = {
+        f"{rule.name}  {values}": (rule.__doc__ or "").strip(),
+        "formula": rule.text(**hyper_parameters),
+        "LaTeX": rule.latex(**hyper_parameters),
+        "state": "\n".join(slots) or "none",
+        "cost": str(rule.cost(**hyper_parameters)),
+        "variants (each changes the formula)": "\n".join(_variants(rule)) or "none",
+    }
+    return "\n\n".join(f"{title}\n{_indented(text)}" for title, text in sections.items())
+
+
+def list_(kind: str | None = None) -> dict[str, dict[str, str]]:
+    """Name what there is, a line each.
+
+    Args:
+        kind: "optimizers", "schedules" or "tasks"; by default all three.
+
+    Returns:
+        For each kind the names, each with its line.
+
+    Raises:
+        UsageError: there is no such kind.
+    """
+    from descend.experiments.errors import UsageError
+
+    kinds = {"optimizers": _optimizers, "schedules": _schedules, "tasks": _tasks}
+    if kind is not None and kind not in kinds:
+        near = difflib.get_close_matches(kind, kinds, n=1)
+        hint = f"did you mean '{near[0]}'?" if near else f"there are {', '.join(kinds)}"
+        raise UsageError(f"nothing to list under '{kind}'; {hint}")
+    return {name: lines() for name, lines in kinds.items() if kind in (None, name)}
+
+
+def _rule(name: str) -> Rule:
+    from descend import rules
+    from descend.experiments.errors import UsageError
+
+    known = rules.catalogue()
+    if name not in known:
+        near = difflib.get_close_matches(name.lower(), known, n=1)
+        hint = f"did you mean '{near[0]}'?" if near else "`descend list optimizers` names them"
+        raise UsageError(f"unknown optimizer '{name}'; {hint}")
+    return known[name]
+
+
+def _check(rule: Rule, hyper_parameters: Mapping[str, object]) -> None:
+    """Refuse names that the rule does not have and values of another kind than the defaults."""
+    from descend.experiments.errors import UsageError
+
+    try:
+        rule.merged(hyper_parameters)
+    except TypeError as error:
+        raise UsageError(str(error)) from None
+    for name, value in hyper_parameters.items():
+        default = rule.hyper_parameters[name]
+        if _kind(value) != _kind(default):
+            raise UsageError(f"{name} is {_kind(default)} such as {_literal(default)}, not {_literal(value)}")
+
+
+def _kind(value: object) -> str:
+    if isinstance(value, bool):
+        return "true or false"
+    if isinstance(value, (int, float)):
+        return "a number"
+    return f"{len(value)} numbers" if isinstance(value, (tuple, list)) else type(value).__name__
+
+
+def _literal(value: object) -> str:
+    """Write a hyper-parameter's value as the command line takes it."""
+    if isinstance(value, (tuple, list)):
+        return ",".join(map(_literal, value))
+    return str(value).lower() if isinstance(value, bool) else f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _variants(rule: Rule) -> list[str]:
+    """Return the hyper-parameters that choose another formula than the default's, as the command line takes them.
+
+    A bool turned over, and a number put from 0 or to 0, count where they change the formula; one that does so only
+    together with another (Nesterov's with momentum) is named with it.
+    """
+    turned = {name: _turned(name, value) for name, value in rule.hyper_parameters.items()}
+    choices: dict[str, Any] = {name: value for name, value in turned.items() if value is not None}
+    default = rule.formula()
+    alone = [name for name, value in choices.items() if not rule.formula(**{name: value}).is_same_as(default)]
+    found = [{name: choices[name]} for name in alone]
+    for name in choices.keys() - set(alone):
+        for other in alone:
+            pair = {other: choices[other], name: choices[name]}
+            if not rule.formula(**pair).is_same_as(rule.formula(**{other: choices[other]})):
+                found.append(pair)
+    return [" ".join(f"{name}={_literal(value)}" for name, value in choice.items()) for choice in found]
+
+
+def _turned(name: str, value: object) -> object:
+    if isinstance(value, bool):
+        return not value
+    if isinstance(value, (int, float)):
+        return 0.0 if value else 0.01 if "decay" in name else 0.9
+    return None
+
+
+def _slot_size(slot: Slot) -> str:
+    return {"like": "the parameter's size", "scalar": "one number per parameter tensor"}.get(
+        slot.shape, "one per optimizer"
+    )
+
+
+def _indented(text: str) -> str:
+    return "\n".join(f"    {line}".rstrip() for line in text.splitlines())
+
+
+def _optimizers() -> dict[str, str]:
+    from descend import rules
+
+    return {name: rule.summary for name, rule in rules.catalogue().items()}
+
+
+def _schedules() -> dict[str, str]:
+    from descend import schedules
+
+    return schedules.catalog()
+
+
+def _tasks() -> dict[str, str]:
+    from descend import tasks
+
+    return {name: task.description for name, task in tasks.catalogue().items()}

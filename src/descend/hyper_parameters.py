@@ -1,0 +1,129 @@
+"""Hyper-parameters in force: what may stand in a param group, checked by name, and the schedules beside it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from torch import Tensor
+
+from descend.rule import Rule
+from descend.schedules import Schedule
+
+
+@dataclass(frozen=True)
+class Limit:
+    """What a hyper-parameter may be: an interval, and the sentence for a value outside it.
+
+    The sentences begin as torch's do. `{value}` is the value, `{index}` its place in a tuple.
+    """
+
+    sentence: str
+    low: float = 0.0
+    high: float = math.inf
+    includes_low: bool = True
+    includes_high: bool = False
+
+    def admits(self, x: float) -> bool:
+        """Whether `x` lies inside; NaN never does."""
+        above = self.low <= x if self.includes_low else self.low < x
+        return above and (x <= self.high if self.includes_high else x < self.high)
+
+    @property
+    def interval(self) -> str:
+        """The interval in mathematical notation."""
+        left, right = "[(", ")]"
+        return f"{left[not self.includes_low]}{self.low:g}, {self.high:g}{right[self.includes_high]}"
+
+
+LIMITS: Final[dict[str, Limit]] = {
+    "lr": Limit("Invalid learning rate: {value}"),
+    "eps": Limit("Invalid epsilon value: {value}"),
+    "betas": Limit("Invalid beta parameter at index {index}: {value}", high=1.0),
+    "beta": Limit("Invalid beta value: {value}", high=1.0),
+    "rho": Limit("Invalid rho value: {value}", high=1.0, includes_high=True),
+    "base": Limit("Invalid base value: {value}", includes_low=False),
+    **{
+        name: Limit(f"Invalid {name} value: {{value}}")
+        for name in (
+            "weight_decay",
+            "momentum",
+            "alpha",
+            "lr_decay",
+            "initial_accumulator_value",
+            "momentum_decay",
+            "eta",
+        )
+    },
+}
+"""Limits by name, the same in every rule; what is not listed may be any number but NaN."""
+
+_ANY: Final = Limit("Invalid {name} value: {value}", low=-math.inf, high=math.inf, includes_high=True)
+
+
+def is_scheduled(value: object) -> bool:
+    """Whether a value is a schedule, or a tuple that holds one."""
+    return isinstance(value, Schedule) or (isinstance(value, (tuple, list)) and any(map(is_scheduled, value)))
+
+
+def at(value: Any, s: int) -> Any:
+    """The number that a schedule, or a tuple that holds one, gives after `s` applied steps."""
+    if isinstance(value, Schedule):
+        return float(value(s))
+    return tuple(at(v, s) for v in value) if is_scheduled(value) else value
+
+
+def check(rule: Rule, values: Mapping[str, Any]) -> None:
+    """Refuse values that no step may be taken with.
+
+    Args:
+        rule: the rule that reads them.
+        values: its hyper-parameters by name: numbers, tuples of numbers, 1-element tensors.
+
+    Raises:
+        ValueError: for a number outside its limits, NaN, a tensor of more than one element, or values that contradict
+            each other; the message begins as torch's and ends with the remedy.
+        TypeError: for what is no number.
+    """
+    for name, default in rule.hyper_parameters.items():
+        value = values[name]
+        if isinstance(default, bool) or default is None or isinstance(default, str):
+            continue
+        if isinstance(default, (tuple, list)):
+            if not isinstance(value, (tuple, list)) or len(value) != len(default):
+                raise ValueError(f"{name} takes {len(default)} numbers, such as {default}, not {value!r}")
+            for index, element in enumerate(value):
+                _check_number(name, element, index)
+        else:
+            _check_number(name, value, None)
+    _check_together(values)
+
+
+def _check_number(name: str, value: Any, index: int | None) -> None:
+    if isinstance(value, Tensor):
+        if value.numel() != 1:
+            where = "" if index is None else f"[{index}]"
+            raise ValueError(f"Tensor {name}{where} must be 1-element, not of shape {tuple(value.shape)}")
+        number = float(value.detach())
+    elif isinstance(value, (int, float)) or hasattr(value, "__float__"):
+        number = float(value)
+    else:
+        raise TypeError(f"{name} takes a number, a 1-element tensor or a schedule, not {value!r}")
+    limit = LIMITS.get(name, _ANY)
+    if not limit.admits(number):
+        sentence = limit.sentence.format(name=name, value=value, index=index)
+        raise ValueError(f"{sentence}; {name} must lie in {limit.interval}")
+
+
+def _check_together(values: Mapping[str, Any]) -> None:
+    if values.get("nesterov") and (values.get("momentum", 0) <= 0 or values.get("dampening", 0) != 0):
+        raise ValueError("Nesterov momentum requires a momentum and zero dampening; set momentum=0.9, dampening=0")
+    if "etas" in values and not 0 < values["etas"][0] < 1 < values["etas"][1]:
+        lower, upper = values["etas"]
+        raise ValueError(f"Invalid eta values: {lower}, {upper}; the first must lie in (0, 1), the second above 1")
+    if "step_sizes" in values and not 0 <= values["step_sizes"][0] <= values["step_sizes"][1]:
+        raise ValueError(
+            f"Invalid step sizes: {values['step_sizes']}; the first is the smallest, the second the largest"
+        )

@@ -1,0 +1,109 @@
+"""The drop-in names: `descend.AdamW` for `torch.optim.AdamW`, and a class for every other rule, made from the rules.
+
+A class whose name torch has too takes torch's constructor signature (names, order, defaults) and param group keys;
+what torch lacks follows as keyword-only arguments: the rule's other hyper-parameters, torch's flags, and our options.
+"""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+from functools import cache
+from typing import Any, ClassVar
+
+import torch
+
+from descend import rules
+from descend.optimizer import FLAGS, OPTIONS, Optimizer
+from descend.rule import Rule
+
+_ELSEWHERE = {
+    "LBFGS": "it evaluates the loss several times per step and is no formula: use torch.optim.LBFGS",
+    "SparseAdam": "use torch.optim.SparseAdam for sparse gradients, or AdamW with dense ones",
+    "Adafactor": "its state is factored, which no formula of one parameter says: use torch.optim.Adafactor",
+    "Muon": "it takes a matrix function, which is not yet in the vocabulary: use torch.optim.Muon",
+}
+
+
+class DropIn(Optimizer):
+    """The base of the drop-in classes: an optimizer whose rule is the class's own."""
+
+    rule: ClassVar[Rule]
+    __signature__: ClassVar[inspect.Signature]
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        unknown = [name for name in kwargs if name not in self.__signature__.parameters]
+        if unknown:
+            near = difflib.get_close_matches(unknown[0], self.__signature__.parameters, n=1)
+            hint = f"; did you mean {near[0]!r}?" if near else f"; it takes {', '.join(self.__signature__.parameters)}"
+            raise TypeError(f"{type(self).__name__} got an unexpected keyword argument {unknown[0]!r}{hint}")
+        bound = self.__signature__.bind(*args, **kwargs)
+        bound.apply_defaults()
+        super().__init__(rule=self.rule, **bound.arguments)
+
+    def _constants(self) -> dict[str, Any]:
+        return _twin_constants(type(self))
+
+
+def twin(name: str) -> type[torch.optim.Optimizer] | None:
+    """torch's class of the same name, if it has one."""
+    found = getattr(torch.optim, name, None)
+    return found if inspect.isclass(found) and issubclass(found, torch.optim.Optimizer) else None
+
+
+@cache
+def _twin_constants(cls: type[DropIn]) -> dict[str, Any]:
+    """Group entries that torch's class keeps and that neither the rule nor a flag holds (AdamW's decoupling)."""
+    torch_class = next((found for base in cls.__mro__ if (found := twin(base.__name__)) is not None), None)
+    if torch_class is None:
+        return {}
+    entries = torch_class([torch.zeros(1)]).defaults
+    return {name: value for name, value in entries.items() if name not in cls.__signature__.parameters}
+
+
+def _signature(rule: Rule) -> inspect.Signature:
+    keyword, positional = inspect.Parameter.KEYWORD_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD
+    torch_class = twin(rule.title)
+    if torch_class is not None:
+        known = dict(list(inspect.signature(torch_class.__init__).parameters.items())[1:])
+    else:
+        known = {"params": inspect.Parameter("params", positional)}
+        known |= {name: inspect.Parameter(name, positional, default=d) for name, d in rule.hyper_parameters.items()}
+    more = {**rule.hyper_parameters, **FLAGS, **OPTIONS}
+    known |= {name: inspect.Parameter(name, keyword, default=d) for name, d in more.items() if name not in known}
+    return inspect.Signature([p.replace(annotation=inspect.Parameter.empty) for p in known.values()])
+
+
+def make(rule: Rule) -> type[DropIn]:
+    """The optimizer class of a rule, named by its title."""
+    return type(
+        rule.title,
+        (DropIn,),
+        {"__doc__": rule.__doc__, "__module__": __name__, "rule": rule, "__signature__": _signature(rule)},
+    )
+
+
+classes: dict[str, type[DropIn]] = {rule.title: make(rule) for rule in rules.catalogue().values()}
+"""Every drop-in class by name."""
+globals().update(classes)
+__all__ = sorted(["Optimizer", *classes])
+
+
+def by_name(name: str) -> type[DropIn]:
+    """The drop-in class of a rule's name or a class's name, in any case.
+
+    Raises:
+        ValueError: for an unknown name, with the nearest one.
+    """
+    found = {title.lower(): cls for title, cls in classes.items()}
+    if name.lower() not in found:
+        near = difflib.get_close_matches(name.lower(), found, n=1)
+        hint = f"; did you mean {near[0]!r}?" if near else f"; there are {', '.join(sorted(found))}"
+        raise ValueError(f"there is no optimizer {name!r}{hint}")
+    return found[name.lower()]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _ELSEWHERE:
+        raise AttributeError(f"descend has no {name}: {_ELSEWHERE[name]}")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,0 +1,436 @@
+"""The one optimizer: it steps parameters by rules, keeps their state and param groups, and follows schedules.
+
+`descend.Optimizer(params, rule, **hyper_parameters)` takes any rule; the drop-in classes of `descend.optim` are it with
+the rule filled in and torch's constructor. A step has two parts: everything is computed and checked, then everything is
+written, so that an error leaves parameters, state and clock as they were.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Mapping
+from contextlib import nullcontext
+from typing import Any, Final
+
+import torch
+from torch import Tensor
+
+from descend import hyper_parameters as hyper
+from descend import state as states
+from descend.backends import eager
+from descend.backends.operations import Value
+from descend.buckets import StepBucket
+from descend.rule import Formula, Rule
+
+FLAGS: Final[dict[str, Any]] = {
+    "maximize": False,
+    "foreach": None,
+    "capturable": False,
+    "differentiable": False,
+    "fused": None,
+}
+"""Torch's flags, which every class takes and every param group holds."""
+
+OPTIONS: Final[dict[str, Any]] = {"backend": "auto", "step": 0}
+"""Our own keyword-only options of every class."""
+
+BACKENDS: Final = ("auto", "eager")
+
+_REMEDIES: Final = {
+    "params argument given to the optimizer": "write [tensor] for a single parameter",
+    "optimizer got an empty parameter list": "the model has no parameters left, or an iterator was used up before",
+    "can't optimize a non-leaf Tensor": "pass the parameter itself, not the result of an operation on it",
+    "some parameters appear in more than one": "name each parameter in one group only",
+    "optimizer can only optimize Tensors": "pass model.parameters(), a list of tensors, or dicts with a 'params' list",
+    "optimizer parameters need to be organized": "sets have no order to save state by",
+}
+
+
+class Optimizer(torch.optim.Optimizer):
+    """Steps parameters by a rule.
+
+    Args:
+        params: parameters, named parameters, or dicts of them with a group's own hyper-parameters. A group may name
+            another rule (`{"params": ..., "rule": adamw}`) and then takes that rule's defaults.
+        rule: the update rule.
+        backend: "auto" takes the fastest backend that can run, "eager" the interpreter.
+        step: where the schedules start: the number of steps applied before. Sets the clock alone.
+        maximize: ascend instead of descend.
+        foreach: False forbids torch's multi-tensor functions; otherwise they are used where they can be.
+        capturable: keep step counts on the parameter's device.
+        differentiable: let gradients flow through the step (parameters must then not be leaves).
+        fused: True asks for a fused kernel.
+        hyper_parameters: values in place of the rules' defaults: numbers, schedules or 1-element tensors. Each applies
+            to every group whose rule declares it.
+
+    Raises:
+        TypeError: for a name that no rule declares, or parameters that are no tensors.
+        ValueError: for a value outside its limits, an empty list of parameters, a non-leaf tensor, a parameter in two
+            groups.
+        RuntimeError: for flags that contradict each other.
+
+    The numbers in force for the next step stand in `param_groups`; schedules live beside them and are not saved. The
+    clock, `applied_steps` in every group, counts the steps that schedules follow; each parameter counts its own steps.
+    """
+
+    def __init__(
+        self,
+        params: Any,
+        rule: Rule,
+        *,
+        backend: str = "auto",
+        step: int = 0,
+        maximize: bool = False,
+        foreach: bool | None = None,
+        capturable: bool = False,
+        differentiable: bool = False,
+        fused: bool | None = None,
+        **hyper_parameters: Any,
+    ) -> None:
+        if not isinstance(rule, Rule):
+            raise TypeError(
+                f"rule must be an update rule such as descend.rules.adamw or a function under @rule: {rule!r}"
+            )
+        if backend not in BACKENDS:
+            raise ValueError(f"backend must be one of {', '.join(BACKENDS)}, not {backend!r}")
+        if not isinstance(step, int) or step < 0:
+            raise ValueError(f"step must be the number of steps applied before, an int from 0, not {step!r}")
+        flags = dict(
+            maximize=maximize, foreach=foreach, capturable=capturable, differentiable=differentiable, fused=fused
+        )
+        _check_flags(flags)
+        self._rule = rule
+        self._backend = backend
+        self._given = hyper_parameters
+        self._rules: list[Rule] = []
+        self._schedules: list[dict[str, Any]] = []
+        self._written: list[dict[str, Any]] = []
+        self._overridden: set[tuple[int, str]] = set()
+        self._start = step
+        params = params if isinstance(params, Tensor) else list(params)
+        self._check_names(params)
+        try:
+            super().__init__(params, {**rule.merged(self._declared(rule)), **flags, **self._constants()})
+        except (TypeError, ValueError) as error:
+            raise _with_remedy(error) from None
+        for name, value in self.defaults.items():
+            if hyper.is_scheduled(value):
+                self.defaults[name] = hyper.at(value, step)
+
+    def _constants(self) -> dict[str, Any]:
+        """Entries of every param group that torch's class of this name keeps and the formula does not read."""
+        return {}
+
+    def _declared(self, rule: Rule) -> dict[str, Any]:
+        return {name: value for name, value in self._given.items() if name in rule.hyper_parameters}
+
+    def _check_names(self, params: Any) -> None:
+        rules = [self._rule]
+        if not isinstance(params, Tensor):
+            rules += [
+                group["rule"] for group in params if isinstance(group, dict) and isinstance(group.get("rule"), Rule)
+            ]
+        for name in self._given:
+            if not any(name in rule.hyper_parameters for rule in rules):
+                self._rule.merged({name: None})  # says which name was meant
+
+    @property
+    def applied_steps(self) -> int:
+        """The clock of the schedules: how many steps have been applied."""
+        return int(self.param_groups[0]["applied_steps"]) if self.param_groups else self._start
+
+    @torch._disable_dynamo  # type: ignore[attr-defined]
+    def add_param_group(self, param_group: dict[str, Any]) -> None:
+        """Add a group of parameters, with torch's keys, and optionally a `rule` of its own.
+
+        Raises as the constructor does, before anything is added.
+        """
+        if not isinstance(param_group, dict):
+            raise TypeError(f"param_group must be a dict, but got {type(param_group)}; write {{'params': [...]}}")
+        group = dict(param_group)
+        rule = group.pop("rule", self._rule)
+        if not isinstance(rule, Rule):
+            raise TypeError(f"rule of a param group must be an update rule such as descend.rules.adamw: {rule!r}")
+        values = {**rule.merged(self._declared(rule)), **{k: v for k, v in group.items() if k in rule.hyper_parameters}}
+        scheduled = {name: value for name, value in values.items() if hyper.is_scheduled(value)}
+        clock = self.applied_steps
+        in_force = {name: hyper.at(value, clock) for name, value in values.items()}
+        hyper.check(rule, in_force)
+        group.update(in_force)
+        if rule is not self._rule:
+            group["rule"] = rule.name
+        group["applied_steps"] = clock
+        for slot in rule.slots.values():
+            if slot.shape == "optimizer":
+                group.setdefault(slot.key, _first_number(slot.init, in_force))
+        constructor_defaults = self.defaults
+        shared = {k: v for k, v in constructor_defaults.items() if k not in self._rule.hyper_parameters}
+        self.defaults = {**{k: in_force[k] for k in rule.hyper_parameters}, **shared}
+        self._rules.append(rule)
+        self._schedules.append(scheduled)
+        self._written.append({name: in_force[name] for name in scheduled})
+        try:
+            super().add_param_group(group)
+        except BaseException as error:
+            del self._rules[-1], self._schedules[-1], self._written[-1]
+            raise (_with_remedy(error) if isinstance(error, (TypeError, ValueError)) else error) from None
+        finally:
+            self.defaults = constructor_defaults
+        param_group.update(group)
+
+    def set_schedule(self, name: str, value: Any, group: int | None = None) -> None:
+        """Put a number or a schedule in force from the next step on.
+
+        Args:
+            name: the hyper-parameter.
+            value: a number, a schedule, or a tuple of them for such as betas.
+            group: the index of one param group; None for every group whose rule has the hyper-parameter.
+
+        Raises:
+            TypeError: if no group has the hyper-parameter.
+            ValueError: if the value is outside its limits at the current step.
+        """
+        indices = range(len(self.param_groups)) if group is None else [group]
+        chosen = [i for i in indices if name in self._rules[i].hyper_parameters]
+        if not chosen:
+            self._rules[group or 0].merged({name: value})
+        number = hyper.at(value, self.applied_steps)
+        for i in chosen:
+            hyper.check(self._rules[i], {**self.param_groups[i], name: number})
+        for i in chosen:
+            self._overridden.discard((i, name))
+            self._schedules[i].pop(name, None)
+            self._written[i].pop(name, None)
+            if hyper.is_scheduled(value):
+                self._schedules[i][name] = value
+                self._written[i][name] = number
+            self.param_groups[i][name] = number
+
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
+        """Take one step.
+
+        Args:
+            closure: reevaluates the model and returns the loss.
+
+        Returns:
+            What the closure returned, or None.
+
+        Raises:
+            ValueError: for a hyper-parameter in force that is outside its limits, a schedule's NaN included.
+            RuntimeError: for sparse gradients.
+
+        Nothing has changed when it raises.
+        """
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        scheduled = self._follow_schedules()
+        for rule, group in zip(self._rules, self.param_groups, strict=True):
+            hyper.check(rule, group)
+        differentiable = any(group["differentiable"] for group in self.param_groups)
+        with nullcontext() if differentiable else torch.no_grad():
+            buckets = self._buckets()
+            results = {rule: self._compute(rule, buckets[rule]) for rule in buckets}
+            upcoming = {(i, name): hyper.at(self._schedules[i][name], self.applied_steps + 1) for i, name in scheduled}
+            for rule in buckets:
+                self._write(rule, buckets[rule], results[rule])
+        self._tick(upcoming)
+        return loss
+
+    def _follow_schedules(self) -> set[tuple[int, str]]:
+        """Notice numbers that somebody else wrote into scheduled keys; returns the keys that schedules still drive."""
+        driven = set()
+        for i, group in enumerate(self.param_groups):
+            for name, schedule in self._schedules[i].items():
+                if _same(group[name], self._written[i][name]):
+                    if (i, name) in self._overridden:  # what was replaced is back
+                        self._overridden.discard((i, name))
+                        group[name] = self._written[i][name] = hyper.at(schedule, self.applied_steps)
+                    driven.add((i, name))
+                elif (i, name) not in self._overridden:
+                    self._overridden.add((i, name))
+                    warnings.warn(
+                        f"param_groups[{i}][{name!r}] was set to {group[name]!r} while a schedule drives it; that number is "
+                        f"used until {self._written[i][name]!r} is written back. To replace the schedule, call "
+                        f"opt.set_schedule({name!r}, value, group={i})",
+                        stacklevel=4,
+                    )
+        return driven
+
+    def _tick(self, upcoming: Mapping[tuple[int, str], Any]) -> None:
+        for group in self.param_groups:
+            group["applied_steps"] += 1
+        for (i, name), number in upcoming.items():
+            self.param_groups[i][name] = self._written[i][name] = number
+
+    def _buckets(self) -> dict[Rule, list[StepBucket]]:
+        """What steps together, by rule; nothing is written yet.
+
+        Raises:
+            RuntimeError: for sparse gradients.
+        """
+        by_rule: dict[Rule, list[StepBucket]] = {}
+        ordinal = 0
+        for i, (rule, group) in enumerate(zip(self._rules, self.param_groups, strict=True)):
+            buckets: dict[Any, StepBucket] = {}
+            for param in group["params"]:
+                ordinal += 1
+                if param.grad is None:
+                    continue
+                if param.grad.is_sparse:
+                    raise RuntimeError(_sparse_message(rule))
+                formula = self._formula(i, param.ndim)
+                state = self.state.get(param, {})
+                missing = states.missing_entries(rule, formula, param, state, group)
+                state = {**missing, **state}
+                fresh = frozenset(name for name in formula.asks_fresh if rule.slots[name].key not in state)
+                steps = int(state["step"]) if rule.counts_steps else 0
+                key = (formula, fresh, steps, param.dtype, param.device)
+                if key not in buckets:
+                    buckets[key] = StepBucket(formula.settle(fresh), group, steps + 1, {}, [], [], [], [])
+                buckets[key].add(param, state, missing, ordinal)
+            if buckets:
+                by_rule.setdefault(rule, []).extend(buckets.values())
+        return by_rule
+
+    def _formula(self, index: int, ndim: int) -> Formula:
+        rule, group = self._rules[index], self.param_groups[index]
+        values = {name: group[name] for name in rule.hyper_parameters}
+        return rule.formula(ndim=ndim, maximize=bool(group["maximize"]), scheduled=self._schedules[index], **values)
+
+    def _compute(self, rule: Rule, buckets: list[StepBucket]) -> list[dict[str, Value]]:
+        shared = {name: buckets[0].group[slot.key] for name, slot in rule.slots.items() if slot.shape == "optimizer"}
+        return eager.advance([bucket.inputs() for bucket in buckets], shared, float(self.applied_steps))
+
+    def _write(self, rule: Rule, buckets: list[StepBucket], results: list[dict[str, Value]]) -> None:
+        for bucket, result in zip(buckets, results, strict=True):
+            bucket.write(result, self.state)
+        for name, slot in buckets[0].formula.slots.items():
+            if slot.shape == "optimizer":
+                for group_rule, group in zip(self._rules, self.param_groups, strict=True):
+                    if group_rule is rule:
+                        group[slot.key] = float(results[0][name])
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Load a state dict of this class or of torch's class of the same name.
+
+        Schedules are not in it: the constructor's hold, at the loaded clock. A dict without a clock (torch's) sets it
+        to the largest step found.
+
+        Raises:
+            ValueError: if groups, shapes or rules do not match; nothing has changed then.
+        """
+        state_dict = state_dict.copy()
+        for pre_hook in self._optimizer_load_state_dict_pre_hooks.values():
+            replaced = pre_hook(self, state_dict)
+            if replaced is not None:
+                state_dict = replaced
+        state, groups = states.matched(state_dict, self.param_groups)
+        for i, (rule, group) in enumerate(zip(self._rules, groups, strict=True)):
+            expected = rule.name if rule is not self._rule else None
+            if group.get("rule") != expected:
+                raise ValueError(
+                    f"loaded state dict steps param group {i} by rule {group.get('rule') or 'of the class'!r}, and the "
+                    f"optimizer by {expected or self._rule.name!r}; build it with the rules it was saved with"
+                )
+        self.__setstate__({"state": state, "param_groups": groups})
+        for post_hook in self._optimizer_load_state_dict_post_hooks.values():
+            post_hook(self)
+
+    def __getstate__(self) -> dict[str, Any]:
+        ours = ("_rule", "_backend", "_given", "_rules", "_schedules", "_written", "_overridden", "_start")
+        return {**super().__getstate__(), **{name: getattr(self, name) for name in ours}}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        loads = "_rules" not in state  # else it comes from pickle or deepcopy, whole
+        previous = self.param_groups if loads else None
+        super().__setstate__(state)
+        if loads:
+            self._complete_loaded(previous or [])
+
+    def _complete_loaded(self, previous: list[dict[str, Any]]) -> None:
+        """Fill in what an older or foreign state dict lacks, set the clock, and put the schedules in force."""
+        clock = self.param_groups[0].get("applied_steps")
+        if clock is None:
+            clock = states.largest_step(self.state)
+            if clock is None and any(self._schedules):
+                warnings.warn(
+                    "the loaded state has no step count, so the schedules start at 0; pass step=k to the constructor, "
+                    "or set param_groups[i]['applied_steps'], to start elsewhere",
+                    stacklevel=4,
+                )
+        for i, (rule, group) in enumerate(zip(self._rules, self.param_groups, strict=True)):
+            for name, value in {**FLAGS, **previous[i]}.items():
+                group.setdefault(name, value)
+            group.update(self._constants())
+            group["applied_steps"] = int(clock or 0)
+            for name, schedule in self._schedules[i].items():
+                group[name] = self._written[i][name] = hyper.at(schedule, int(clock or 0))
+            for param in group["params"]:
+                self._count_in_tensors(rule, self.state.get(param, {}))
+        self._overridden.clear()
+
+    @staticmethod
+    def _count_in_tensors(rule: Rule, entry: dict[str, Any]) -> None:
+        keys = ["step", *(slot.key for slot in rule.slots.values() if slot.shape == "scalar")]
+        for key in keys:
+            if key in entry and not isinstance(entry[key], Tensor):  # as old versions of torch saved them
+                entry[key] = torch.tensor(float(entry[key]), dtype=eager.scalar_dtype())
+
+    def explain(self) -> str:
+        """Per param group: the backend that runs and why, the rule, the numbers in force, state and cost."""
+        from descend import render
+
+        lines = []
+        for i, (rule, group) in enumerate(zip(self._rules, self.param_groups, strict=True)):
+            count = sum(param.numel() for param in group["params"])
+            held = [v for p in group["params"] for v in self.state.get(p, {}).values() if isinstance(v, Tensor)]
+            numbers = ", ".join(
+                f"{name}={group[name]!r}" + (f" by {self._schedules[i][name]}" if name in self._schedules[i] else "")
+                for name in rule.hyper_parameters
+            )
+            lines.append(
+                f"group {i}: {rule.name} on {len(group['params'])} tensors, {count:,} parameters\n"
+                f"  {numbers}\n"
+                f"  backend eager: torch's multi-tensor functions, the only backend of this version\n"
+                f"  state {sum(v.numel() * v.element_size() for v in held):,} bytes; {render.cost(self._formula(i, 2))}"
+            )
+        return "\n".join(lines)
+
+
+def _check_flags(flags: Mapping[str, Any]) -> None:
+    if flags["fused"] and flags["differentiable"]:
+        raise RuntimeError("`fused` does not support `differentiable`; leave one of them unset")
+    if flags["fused"] and flags["foreach"]:
+        raise RuntimeError("`fused` and `foreach` cannot be `True` together; leave one of them unset")
+    if flags["fused"]:
+        raise RuntimeError(
+            "fused=True asks for a fused kernel, and this version has the eager backend only; leave fused unset"
+        )
+
+
+def _with_remedy(error: TypeError | ValueError) -> TypeError | ValueError:
+    """Torch's complaint about parameters, with what to do about it."""
+    remedy = next((remedy for start, remedy in _REMEDIES.items() if str(error).startswith(start)), None)
+    return type(error)(f"{error}; {remedy}") if remedy else error
+
+
+def _sparse_message(rule: Rule) -> str:
+    if rule.title in ("Adam", "AdamW"):
+        says = "Adam does not support sparse gradients, please consider SparseAdam instead"
+    else:
+        says = f"{rule.title} does not support sparse gradients"
+    return f"{says}; or make them dense with nn.Embedding(sparse=False)"
+
+
+def _same(a: Any, b: Any) -> bool:
+    """Whether a number in a group is the one that was written there."""
+    if isinstance(a, Tensor) or isinstance(b, Tensor):
+        return a is b
+    return bool(a == b)
+
+
+def _first_number(init: float | str, values: Mapping[str, Any]) -> float:
+    """The first value of a slot that exists once per optimizer."""
+    return float(values[init] if isinstance(init, str) else init)
