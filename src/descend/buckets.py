@@ -55,9 +55,11 @@ class StepBucket:
             if slot.shape != "optimizer" and slot.key in self.states[0]
         }
         values = {name: self.group[name] for name in self.formula.rule.hyper_parameters}
-        foreach = self.group["foreach"] is not False and not self.group["differentiable"]
+        differentiable = self.group["differentiable"]
+        params = [param.clone() for param in self.params] if differentiable else self.params  # autograd keeps the old
+        foreach = self.group["foreach"] is not False and not differentiable
         t = np.float64(self.t)
-        return eager.Bucket(self.formula, self.params, self.grads, slots, values, t, self.ordinals, foreach)
+        return eager.Bucket(self.formula, params, self.grads, slots, values, t, self.ordinals, foreach)
 
     def write(self, result: dict[str, Value], state: MutableMapping[Tensor, dict[str, Any]]) -> None:
         """Assign everything at once: a value that is itself an input is copied before anything is overwritten."""

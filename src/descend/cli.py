@@ -29,8 +29,8 @@ def main(arguments: list[str] | None = None) -> None:
             raise
         _say(f"this command needs more packages: {INSTALL}")
         code = 1
-    except KeyboardInterrupt as stop:
-        _say(str(stop) or "stopped")
+    except KeyboardInterrupt:
+        _say("stopped")
         code = _INTERRUPTED
     sys.exit(code)
 
@@ -40,8 +40,9 @@ def _run(arguments: list[str] | None) -> int:
 
     from descend.experiments.errors import RunError, UsageError
 
+    words = (sys.argv[1:] if arguments is None else arguments) or ["--help"]
     try:
-        return int(_application()(arguments, prog_name="descend", standalone_mode=False) or 0)
+        return int(_application()(words, prog_name="descend", standalone_mode=False) or 0)
     except typer.TyperException as error:
         _say(error.format_message())
         return 2
@@ -63,7 +64,6 @@ def _application() -> "typer.Typer":
 
     application = typer.Typer(
         help="Optimizers for PyTorch, each written once as a formula.",
-        no_args_is_help=True,
         add_completion=False,
         rich_markup_mode=None,
         pretty_exceptions_enable=False,
@@ -73,7 +73,7 @@ def _application() -> "typer.Typer":
     def compare(
         task: Annotated[str, typer.Option(help="Name of a task, or a Python file with one.")] = "digits",
         optimizers: Annotated[str | None, typer.Option(help="Names, separated by commas; by default eight.")] = None,
-        trials: Annotated[int | None, typer.Option(help="Rates per optimizer (7; quick: 5).")] = None,
+        trials: Annotated[int | None, typer.Option(help="Rates per optimizer (9; quick: 7).")] = None,
         seeds: Annotated[int | None, typer.Option(help="Fresh seeds per optimizer (6; quick: 3).")] = None,
         steps: Annotated[int | None, typer.Option(help="Steps per trial (the task's; quick: a quarter).")] = None,
         quick: Annotated[bool, typer.Option("--quick", help="The smallest honest run: a screening, no claim.")] = False,
@@ -81,9 +81,9 @@ def _application() -> "typer.Typer":
         fresh: Annotated[bool, typer.Option("--fresh", help="Start over.")] = False,
     ) -> None:
         """Compare optimizers on a task; started again, it goes on where it was stopped."""
-        from descend import commands
+        import descend.commands as commands
         from descend.experiments.console import ConsoleProgress
-        from descend.experiments.errors import UsageError
+        from descend.experiments.errors import Interrupted, UsageError
         from descend.tasks import TaskError
 
         console = _console()
@@ -101,6 +101,9 @@ def _application() -> "typer.Typer":
             )
         except TaskError as error:
             raise UsageError(str(error)) from error
+        except Interrupted as stop:  # said here, as Typer would end the command without a word
+            _say(str(stop))
+            raise typer.Exit(_INTERRUPTED) from None
         _print_results(console, comparison)
 
     @application.command()
@@ -111,7 +114,7 @@ def _application() -> "typer.Typer":
         ] = None,
     ) -> None:
         """Print an optimizer's formula, LaTeX, state, cost and variants."""
-        from descend import commands
+        import descend.commands as commands
 
         print(commands.show(name, **dict(_assignment(word) for word in hyper_parameters or [])))
 
@@ -120,7 +123,7 @@ def _application() -> "typer.Typer":
         kind: Annotated[str | None, typer.Argument(help="optimizers, schedules or tasks; by default all.")] = None,
     ) -> None:
         """Name optimizers, schedules and tasks, with a line each."""
-        from descend import commands
+        import descend.commands as commands
 
         listing = commands.list_(kind)
         for heading, lines in listing.items():
@@ -168,5 +171,5 @@ def _print_results(console: "Console", comparison: Any) -> None:
 
     console.print(table(comparison.results))
     for caveat in comparison.results["caveats"]:
-        console.print(f"- {caveat}", highlight=False, markup=False, style="dim")
+        console.print(f"- {caveat}", highlight=False, markup=False, soft_wrap=True)
     console.print(f"\nreport: {comparison.report}", highlight=False, markup=False, soft_wrap=True)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import difflib
+import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -56,7 +57,7 @@ def compare(
     Args:
         task: name of a built-in task, or path of a Python file with one.
         optimizers: names of rules; by default eight of them.
-        trials: rates per optimizer (7; quick: 5).
+        trials: rates per optimizer (9; quick: 7).
         seeds: fresh seeds per optimizer (6; quick: 3).
         steps: optimizer steps per trial (the task's; quick: a quarter of them).
         quick: the smallest honest comparison, labelled as a screening that supports no claim.
@@ -118,12 +119,12 @@ def show(name: str, **hyper_parameters: Any) -> str:
     if rule.counts_steps:
         slots.append("step: one number per parameter tensor")
     sections = {
-        f"{rule.name}  {values}": (rule.__doc__ or "").strip(),
+        f"{rule.name}  {values}": inspect.cleandoc(rule.__doc__ or ""),
         "formula": rule.text(**hyper_parameters),
         "LaTeX": rule.latex(**hyper_parameters),
         "state": "\n".join(slots) or "none",
         "cost": str(rule.cost(**hyper_parameters)),
-        "variants (each changes the formula)": "\n".join(_variants(rule)) or "none",
+        "variants (each changes the formula)": "\n".join(variants(rule)) or "none",
     }
     return "\n\n".join(f"{title}\n{_indented(text)}" for title, text in sections.items())
 
@@ -154,7 +155,7 @@ def _rule(name: str) -> Rule:
     from descend import rules
     from descend.experiments.errors import UsageError
 
-    known = rules.catalogue()
+    known = rules.catalog()
     if name not in known:
         near = difflib.get_close_matches(name.lower(), known, n=1)
         hint = f"did you mean '{near[0]}'?" if near else "`descend list optimizers` names them"
@@ -191,7 +192,7 @@ def _literal(value: object) -> str:
     return str(value).lower() if isinstance(value, bool) else f"{value:g}" if isinstance(value, float) else str(value)
 
 
-def _variants(rule: Rule) -> list[str]:
+def variants(rule: Rule) -> list[str]:
     """Return the hyper-parameters that choose another formula than the default's, as the command line takes them.
 
     A bool turned over, and a number put from 0 or to 0, count where they change the formula; one that does so only
@@ -231,7 +232,7 @@ def _indented(text: str) -> str:
 def _optimizers() -> dict[str, str]:
     from descend import rules
 
-    return {name: rule.summary for name, rule in rules.catalogue().items()}
+    return {name: rule.summary for name, rule in rules.catalog().items()}
 
 
 def _schedules() -> dict[str, str]:
@@ -243,4 +244,4 @@ def _schedules() -> dict[str, str]:
 def _tasks() -> dict[str, str]:
     from descend import tasks
 
-    return {name: task.description for name, task in tasks.catalogue().items()}
+    return {name: task.description for name, task in tasks.catalog().items()}

@@ -253,14 +253,12 @@ def leaf(op: str, value: object = None) -> Expr:
 
 def slot_of(node: Expr) -> tuple[str, str]:
     """The name and the shape of a slot's node."""
-    name, shape = node.value  # type: ignore[misc]
-    return name, shape
+    return node.value  # type: ignore[return-value]
 
 
 def hyper_of(node: Expr) -> tuple[str, int | None]:
     """The name of a hyper-parameter's node, and its place where the hyper-parameter is a tuple."""
-    name, index = node.value  # type: ignore[misc]
-    return name, index
+    return node.value  # type: ignore[return-value]
 
 
 def constant(value: Number) -> Expr:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import difflib
 import inspect
-from functools import cache
 from typing import Any, ClassVar
 
 import torch
@@ -41,9 +40,6 @@ class DropIn(Optimizer):
         bound.apply_defaults()
         super().__init__(rule=self.rule, **bound.arguments)
 
-    def _constants(self) -> dict[str, Any]:
-        return _twin_constants(type(self))
-
 
 def twin(name: str) -> type[torch.optim.Optimizer] | None:
     """torch's class of the same name, if it has one."""
@@ -51,14 +47,10 @@ def twin(name: str) -> type[torch.optim.Optimizer] | None:
     return found if inspect.isclass(found) and issubclass(found, torch.optim.Optimizer) else None
 
 
-@cache
-def _twin_constants(cls: type[DropIn]) -> dict[str, Any]:
-    """Group entries that torch's class keeps and that neither the rule nor a flag holds (AdamW's decoupling)."""
-    torch_class = next((found for base in cls.__mro__ if (found := twin(base.__name__)) is not None), None)
-    if torch_class is None:
-        return {}
-    entries = torch_class([torch.zeros(1)]).defaults
-    return {name: value for name, value in entries.items() if name not in cls.__signature__.parameters}
+def _constants(torch_class: Any, signature: inspect.Signature) -> dict[str, Any]:
+    """Group entries that torch's class keeps and that no argument of ours sets (AdamW's decoupling)."""
+    entries = torch_class([torch.zeros(1)]).defaults if torch_class else {}
+    return {name: value for name, value in entries.items() if name not in signature.parameters}
 
 
 def _signature(rule: Rule) -> inspect.Signature:
@@ -76,14 +68,12 @@ def _signature(rule: Rule) -> inspect.Signature:
 
 def make(rule: Rule) -> type[DropIn]:
     """The optimizer class of a rule, named by its title."""
-    return type(
-        rule.title,
-        (DropIn,),
-        {"__doc__": rule.__doc__, "__module__": __name__, "rule": rule, "__signature__": _signature(rule)},
-    )
+    signature = _signature(rule)
+    body = {"__doc__": rule.__doc__, "__module__": __name__, "rule": rule, "__signature__": signature}
+    return type(rule.title, (DropIn,), {**body, "_constants": _constants(twin(rule.title), signature)})
 
 
-classes: dict[str, type[DropIn]] = {rule.title: make(rule) for rule in rules.catalogue().values()}
+classes: dict[str, type[DropIn]] = {rule.title: make(rule) for rule in rules.catalog().values()}
 """Every drop-in class by name."""
 globals().update(classes)
 __all__ = sorted(["Optimizer", *classes])

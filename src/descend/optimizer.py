@@ -10,7 +10,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
-from typing import Any, Final
+from typing import Any, ClassVar, Final
 
 import torch
 from torch import Tensor
@@ -21,6 +21,7 @@ from descend.backends import eager
 from descend.backends.operations import Value
 from descend.buckets import StepBucket
 from descend.rule import Formula, Rule
+from descend.scheduling import Schedules
 
 FLAGS: Final[dict[str, Any]] = {
     "maximize": False,
@@ -73,6 +74,8 @@ class Optimizer(torch.optim.Optimizer):
     clock, `applied_steps` in every group, counts the steps that schedules follow; each parameter counts its own steps.
     """
 
+    _constants: ClassVar[dict[str, Any]] = {}  # what torch's class of this name keeps in its groups and never reads
+
     def __init__(
         self,
         params: Any,
@@ -103,23 +106,17 @@ class Optimizer(torch.optim.Optimizer):
         self._backend = backend
         self._given = hyper_parameters
         self._rules: list[Rule] = []
-        self._schedules: list[dict[str, Any]] = []
-        self._written: list[dict[str, Any]] = []
-        self._overridden: set[tuple[int, str]] = set()
+        self._schedules = Schedules()
         self._start = step
         params = params if isinstance(params, Tensor) else list(params)
         self._check_names(params)
         try:
-            super().__init__(params, {**rule.merged(self._declared(rule)), **flags, **self._constants()})
+            super().__init__(params, {**rule.merged(self._declared(rule)), **flags, **self._constants})
         except (TypeError, ValueError) as error:
             raise _with_remedy(error) from None
         for name, value in self.defaults.items():
             if hyper.is_scheduled(value):
                 self.defaults[name] = hyper.at(value, step)
-
-    def _constants(self) -> dict[str, Any]:
-        """Entries of every param group that torch's class of this name keeps and the formula does not read."""
-        return {}
 
     def _declared(self, rule: Rule) -> dict[str, Any]:
         return {name: value for name, value in self._given.items() if name in rule.hyper_parameters}
@@ -151,32 +148,26 @@ class Optimizer(torch.optim.Optimizer):
         rule = group.pop("rule", self._rule)
         if not isinstance(rule, Rule):
             raise TypeError(f"rule of a param group must be an update rule such as descend.rules.adamw: {rule!r}")
-        values = {**rule.merged(self._declared(rule)), **{k: v for k, v in group.items() if k in rule.hyper_parameters}}
-        scheduled = {name: value for name, value in values.items() if hyper.is_scheduled(value)}
+        own = {name: value for name, value in group.items() if name in rule.hyper_parameters}
         clock = self.applied_steps
-        in_force = {name: hyper.at(value, clock) for name, value in values.items()}
-        hyper.check(rule, in_force)
-        group.update(in_force)
-        if rule is not self._rule:
-            group["rule"] = rule.name
-        group["applied_steps"] = clock
-        for slot in rule.slots.values():
-            if slot.shape == "optimizer":
-                group.setdefault(slot.key, _first_number(slot.init, in_force))
-        constructor_defaults = self.defaults
-        shared = {k: v for k, v in constructor_defaults.items() if k not in self._rule.hyper_parameters}
-        self.defaults = {**{k: in_force[k] for k in rule.hyper_parameters}, **shared}
+        numbers = self._schedules.add_group({**rule.merged(self._declared(rule)), **own}, clock)
         self._rules.append(rule)
-        self._schedules.append(scheduled)
-        self._written.append({name: in_force[name] for name in scheduled})
+        constructor_defaults = self.defaults
+        self.defaults = {k: v for k, v in constructor_defaults.items() if k not in self._rule.hyper_parameters}
         try:
-            super().add_param_group(group)
+            hyper.check(rule, numbers)
+            extra = {"rule": rule.name} if rule is not self._rule else {}
+            super().add_param_group({**group, **numbers, **extra})
         except BaseException as error:
-            del self._rules[-1], self._schedules[-1], self._written[-1]
+            self._schedules.drop_last_group()
+            del self._rules[-1]
             raise (_with_remedy(error) if isinstance(error, (TypeError, ValueError)) else error) from None
         finally:
             self.defaults = constructor_defaults
-        param_group.update(group)
+        self.param_groups[-1]["applied_steps"] = clock
+        for slot in rule.slots.values():
+            if slot.shape == "optimizer":
+                self.param_groups[-1].setdefault(slot.key, _first_number(slot.init, numbers))
 
     def set_schedule(self, name: str, value: Any, group: int | None = None) -> None:
         """Put a number or a schedule in force from the next step on.
@@ -198,13 +189,7 @@ class Optimizer(torch.optim.Optimizer):
         for i in chosen:
             hyper.check(self._rules[i], {**self.param_groups[i], name: number})
         for i in chosen:
-            self._overridden.discard((i, name))
-            self._schedules[i].pop(name, None)
-            self._written[i].pop(name, None)
-            if hyper.is_scheduled(value):
-                self._schedules[i][name] = value
-                self._written[i][name] = number
-            self.param_groups[i][name] = number
+            self._schedules.replace(i, self.param_groups[i], name, value, self.applied_steps)
 
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """Take one step.
@@ -225,44 +210,20 @@ class Optimizer(torch.optim.Optimizer):
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
-        scheduled = self._follow_schedules()
+        driven = self._schedules.settle(self.param_groups, self.applied_steps)
         for rule, group in zip(self._rules, self.param_groups, strict=True):
             hyper.check(rule, group)
         differentiable = any(group["differentiable"] for group in self.param_groups)
         with nullcontext() if differentiable else torch.no_grad():
             buckets = self._buckets()
             results = {rule: self._compute(rule, buckets[rule]) for rule in buckets}
-            upcoming = {(i, name): hyper.at(self._schedules[i][name], self.applied_steps + 1) for i, name in scheduled}
+            upcoming = self._schedules.upcoming(driven, self.applied_steps + 1)
             for rule in buckets:
                 self._write(rule, buckets[rule], results[rule])
-        self._tick(upcoming)
-        return loss
-
-    def _follow_schedules(self) -> set[tuple[int, str]]:
-        """Notice numbers that somebody else wrote into scheduled keys; returns the keys that schedules still drive."""
-        driven = set()
-        for i, group in enumerate(self.param_groups):
-            for name, schedule in self._schedules[i].items():
-                if _same(group[name], self._written[i][name]):
-                    if (i, name) in self._overridden:  # what was replaced is back
-                        self._overridden.discard((i, name))
-                        group[name] = self._written[i][name] = hyper.at(schedule, self.applied_steps)
-                    driven.add((i, name))
-                elif (i, name) not in self._overridden:
-                    self._overridden.add((i, name))
-                    warnings.warn(
-                        f"param_groups[{i}][{name!r}] was set to {group[name]!r} while a schedule drives it; that number is "
-                        f"used until {self._written[i][name]!r} is written back. To replace the schedule, call "
-                        f"opt.set_schedule({name!r}, value, group={i})",
-                        stacklevel=4,
-                    )
-        return driven
-
-    def _tick(self, upcoming: Mapping[tuple[int, str], Any]) -> None:
         for group in self.param_groups:
             group["applied_steps"] += 1
-        for (i, name), number in upcoming.items():
-            self.param_groups[i][name] = self._written[i][name] = number
+        self._schedules.put(self.param_groups, upcoming)
+        return loss
 
     def _buckets(self) -> dict[Rule, list[StepBucket]]:
         """What steps together, by rule; nothing is written yet.
@@ -339,7 +300,7 @@ class Optimizer(torch.optim.Optimizer):
             post_hook(self)
 
     def __getstate__(self) -> dict[str, Any]:
-        ours = ("_rule", "_backend", "_given", "_rules", "_schedules", "_written", "_overridden", "_start")
+        ours = ("_rule", "_backend", "_given", "_rules", "_schedules", "_start")
         return {**super().__getstate__(), **{name: getattr(self, name) for name in ours}}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -354,7 +315,7 @@ class Optimizer(torch.optim.Optimizer):
         clock = self.param_groups[0].get("applied_steps")
         if clock is None:
             clock = states.largest_step(self.state)
-            if clock is None and any(self._schedules):
+            if clock is None and self._schedules:
                 warnings.warn(
                     "the loaded state has no step count, so the schedules start at 0; pass step=k to the constructor, "
                     "or set param_groups[i]['applied_steps'], to start elsewhere",
@@ -363,13 +324,11 @@ class Optimizer(torch.optim.Optimizer):
         for i, (rule, group) in enumerate(zip(self._rules, self.param_groups, strict=True)):
             for name, value in {**FLAGS, **previous[i]}.items():
                 group.setdefault(name, value)
-            group.update(self._constants())
+            group.update(self._constants)
             group["applied_steps"] = int(clock or 0)
-            for name, schedule in self._schedules[i].items():
-                group[name] = self._written[i][name] = hyper.at(schedule, int(clock or 0))
             for param in group["params"]:
                 self._count_in_tensors(rule, self.state.get(param, {}))
-        self._overridden.clear()
+        self._schedules.restart(self.param_groups, int(clock or 0))
 
     @staticmethod
     def _count_in_tensors(rule: Rule, entry: dict[str, Any]) -> None:
@@ -422,13 +381,6 @@ def _sparse_message(rule: Rule) -> str:
     else:
         says = f"{rule.title} does not support sparse gradients"
     return f"{says}; or make them dense with nn.Embedding(sparse=False)"
-
-
-def _same(a: Any, b: Any) -> bool:
-    """Whether a number in a group is the one that was written there."""
-    if isinstance(a, Tensor) or isinstance(b, Tensor):
-        return a is b
-    return bool(a == b)
 
 
 def _first_number(init: float | str, values: Mapping[str, Any]) -> float:

@@ -44,7 +44,7 @@ class Bucket:
     foreach: bool = False
 
 
-def advance(buckets: Sequence[Bucket], optimizer_slots: Mapping[str, float], clock: Value) -> list[dict[str, Value]]:
+def advance(buckets: Sequence[Bucket], optimizer_slots: Mapping[str, Value], clock: Value) -> list[dict[str, Value]]:
     """New values of everything that the formula assigns, per bucket; nothing is written.
 
     All buckets belong to one rule: `global_` reductions run over all of them. The value of "p" and of a slot shaped
@@ -92,7 +92,7 @@ class _Work:
     """The interpreter's memory for one bucket: the values of the nodes known so far."""
 
     bucket: Bucket
-    optimizer_slots: Mapping[str, float]
+    optimizer_slots: Mapping[str, Value]
     values: dict[Expr, Value] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -106,7 +106,9 @@ class _Work:
         self.uses = formula.uses.copy()
         self.temporaries: set[Expr] = set()
         self.scalar_slots = {
-            root: name for name, root in formula.outputs.items() if name != "p" and formula.slots[name].shape == "scalar"
+            root: name
+            for name, root in formula.outputs.items()
+            if name != "p" and formula.slots[name].shape == "scalar"
         }
 
     def partial_reductions(self, site: int, shared: _OptimizerWork) -> list[Tensor]:
@@ -170,7 +172,8 @@ class _Work:
         if not any(isinstance(a, list) or (_is_host(a) and a.ndim) for a in args):
             return TORCH[node.op](*(pick(a, 0) for a in args))  # tensors that are scalars: rates, global reductions
         if node.op == "where" and _is_host(args[0]) and not args[0].ndim:
-            return args[1] if args[0] else args[2]  # read by two nodes from here on, so its memory is not taken
+            side = 1 if args[0] else 2
+            return self._chosen(node, node.args[side], args[side])  # now two nodes read it: its memory is not reused
         result = None
         if self.bucket.foreach:
             result = foreach(node.op, args, self._is_last_use(node.args[0]))
@@ -186,8 +189,17 @@ class _Work:
                 self.values[arg] = None  # its memory goes back at once
         return result
 
+    def _chosen(self, node: Expr, side: Expr, value: Value) -> Value:
+        """One side of a `where`, with elements where the other side has them."""
+        if node.rank is side.rank or node.rank is not Rank.ELEMENT:
+            return value
+        return [
+            torch.as_tensor(pick(value, i), dtype=self.dtype, device=param.device).expand(param.shape)
+            for i, param in enumerate(self.bucket.params)
+        ]
+
     def _is_last_use(self, arg: Expr) -> bool:
-        return self.uses[arg] == 1 and arg in self.temporaries
+        return self.uses[arg] == 1 and arg in self.temporaries and arg.rank is Rank.ELEMENT
 
 
 @dataclass
@@ -195,7 +207,7 @@ class _OptimizerWork:
     """What is assigned to the slots that exist once per optimizer, evaluated once for all buckets."""
 
     buckets: Sequence[Bucket]
-    slots: Mapping[str, float]
+    slots: Mapping[str, Value]
     clock: Value
     values: dict[Expr, Value] = field(default_factory=dict)
 
@@ -205,22 +217,22 @@ class _OptimizerWork:
             root for name, root in formula.outputs.items() if name != "p" and formula.slots[name].shape == "optimizer"
         }
 
-    def value(self, root: Expr) -> Value:
-        with np.errstate(all="ignore"):
-            for node in walk([root]):
-                if node in self.values:
-                    continue
-                args = [self.values[a] for a in node.args]
-                if node.op == "slot":
-                    self.values[node] = np.float64(self.slots[slot_of(node)[0]])
-                elif node.op not in OPERATIONS:
-                    self._agree_on(node)
-                    self.values[node] = scalar_leaf(node, self.buckets[0].hyper_parameters, self.clock + 1)
-                elif all(_is_host(a) for a in args):
-                    self.values[node] = HOST[node.op](*args)
-                else:
-                    self.values[node] = TORCH[node.op](*(pick(a, 0) for a in args))
-        return self.values[root]
+    def value(self, node: Expr) -> Value:
+        if node not in self.values:
+            with np.errstate(all="ignore"):
+                self.values[node] = self._evaluate(node)
+        return self.values[node]
+
+    def _evaluate(self, node: Expr) -> Value:
+        if node.op == "slot":
+            return np.float64(self.slots[slot_of(node)[0]])
+        if node.op not in OPERATIONS:
+            self._agree_on(node)
+            return scalar_leaf(node, self.buckets[0].hyper_parameters, self.clock + 1)
+        args = [self.value(a) for a in node.args]
+        if all(_is_host(a) for a in args):
+            return HOST[node.op](*args)
+        return TORCH[node.op](*(pick(a, 0) for a in args))
 
     def _agree_on(self, node: Expr) -> None:
         if node.op != "hyper":

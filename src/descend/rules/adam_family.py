@@ -23,10 +23,9 @@ def adamw(p, g, t, m=Slot("exp_avg"), v=Slot("exp_avg_sq"), v_max=Slot("max_exp_
         v_max = maximum(v_max, v)
     m_hat = m / (1 - beta1**t)
     v_hat = (v_max if amsgrad else v) / (1 - beta2**t)
-    update = m_hat / (sqrt(v_hat) + eps)
     if active(weight_decay):
-        update = update + weight_decay * p
-    return dict(p=p - lr * update, m=m, v=v, v_max=v_max)
+        p = p * (1 - lr * weight_decay)
+    return dict(p=p - lr * m_hat / (sqrt(v_hat) + eps), m=m, v=v, v_max=v_max)
 
 
 @rule
@@ -68,10 +67,9 @@ def adam(p, g, t, m=Slot("exp_avg"), v=Slot("exp_avg_sq"), v_max=Slot("max_exp_a
         v_max = maximum(v_max, v)
     m_hat = m / (1 - beta1**t)
     v_hat = (v_max if amsgrad else v) / (1 - beta2**t)
-    update = m_hat / (sqrt(v_hat) + eps)
     if active(weight_decay) and decoupled_weight_decay:
-        update = update + weight_decay * p
-    return dict(p=p - lr * update, m=m, v=v, v_max=v_max)
+        p = p * (1 - lr * weight_decay)
+    return dict(p=p - lr * m_hat / (sqrt(v_hat) + eps), m=m, v=v, v_max=v_max)
 
 
 @rule
@@ -125,10 +123,9 @@ def nadam(p, g, t, mu_product=Slot("mu_product", init=1.0, shape="scalar"), m=Sl
     v = ema(v, g * g, beta2)
     v_hat = v / (1 - beta2**t)
     m_bar = (1 - mu) / (1 - mu_product) * g + mu_next / (1 - mu_product * mu_next) * m
-    update = m_bar / (sqrt(v_hat) + eps)
     if active(weight_decay) and decoupled_weight_decay:
-        update = update + weight_decay * p
-    return dict(p=p - lr * update, mu_product=mu_product, m=m, v=v)
+        p = p * (1 - lr * weight_decay)
+    return dict(p=p - lr * m_bar / (sqrt(v_hat) + eps), mu_product=mu_product, m=m, v=v)
 
 
 @rule
@@ -151,5 +148,5 @@ def radam(p, g, t, m=Slot("exp_avg"), v=Slot("exp_avg_sq"),
     adaptive = rectifier * sqrt(1 - beta2**t) / (sqrt(v) + eps)
     update = m_hat * where(rho > 5, adaptive, 1)
     if active(weight_decay) and decoupled_weight_decay:
-        update = update + weight_decay * p
+        p = p * (1 - lr * weight_decay)
     return dict(p=p - lr * update, m=m, v=v)

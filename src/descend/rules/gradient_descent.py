@@ -37,7 +37,7 @@ def sgdw(p, g, buf=Slot("momentum_buffer"),
         buf = where(fresh(buf), g, momentum * buf + (1 - dampening) * g)
         d = g + momentum * buf if nesterov else buf
     if active(weight_decay):
-        d = d + weight_decay * p
+        p = p * (1 - lr * weight_decay)
     return dict(p=p - lr * d, buf=buf)
 
 

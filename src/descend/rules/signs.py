@@ -51,10 +51,9 @@ def lion(p, g, m=Slot("exp_avg"), *, lr=1e-4, betas=(0.9, 0.99), weight_decay=0.
     beta1, beta2 = betas
     c = ema(m, g, beta1)
     m = ema(m, g, beta2)
-    update = sign(c)
     if active(weight_decay):
-        update = update + weight_decay * p
-    return dict(p=p - lr * update, m=m)
+        p = p * (1 - lr * weight_decay)
+    return dict(p=p - lr * sign(c), m=m)
 
 
 @rule

@@ -1,0 +1,93 @@
+"""The schedules of an optimizer, beside its param groups: the groups hold numbers, this holds what drives them."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping
+from typing import Any
+
+from torch import Tensor
+
+from descend.hyper_parameters import at, is_scheduled
+
+
+class Schedules:
+    """What drives the hyper-parameters of each param group.
+
+    A key that a schedule drives is noticed when somebody else writes into it (a scheduler of torch, a checkpoint
+    writer): the foreign number is used until the number that it replaced is written back, while the clock runs on.
+    """
+
+    def __init__(self) -> None:
+        self._driving: list[dict[str, Any]] = []
+        self._written: list[dict[str, Any]] = []  # the number that was last put into a group
+        self._overridden: set[tuple[int, str]] = set()
+
+    def __getitem__(self, index: int) -> Mapping[str, Any]:
+        return self._driving[index]
+
+    def __bool__(self) -> bool:
+        return any(self._driving)
+
+    def add_group(self, values: Mapping[str, Any], clock: int) -> dict[str, Any]:
+        """Take in a group's values and return the numbers in force."""
+        driving = {name: value for name, value in values.items() if is_scheduled(value)}
+        numbers = {name: at(value, clock) for name, value in values.items()}
+        self._driving.append(driving)
+        self._written.append({name: numbers[name] for name in driving})
+        return numbers
+
+    def drop_last_group(self) -> None:
+        """Forget the group that was added last."""
+        del self._driving[-1], self._written[-1]
+
+    def replace(self, index: int, group: dict[str, Any], name: str, value: Any, clock: int) -> None:
+        """Put a number or a schedule in place of what drove a key."""
+        self._overridden.discard((index, name))
+        self._driving[index].pop(name, None)
+        self._written[index].pop(name, None)
+        group[name] = at(value, clock)
+        if is_scheduled(value):
+            self._driving[index][name] = value
+            self._written[index][name] = group[name]
+
+    def restart(self, groups: list[dict[str, Any]], clock: int) -> None:
+        """Put every schedule's number at `clock` in force, whatever stands in the groups."""
+        self._overridden.clear()
+        self.put(
+            groups, {(i, name): at(value, clock) for i, d in enumerate(self._driving) for name, value in d.items()}
+        )
+
+    def settle(self, groups: list[dict[str, Any]], clock: int) -> list[tuple[int, str]]:
+        """Notice foreign numbers, and those taken back; returns the keys that schedules drive in this step."""
+        driven = []
+        for i, driving in enumerate(self._driving):
+            for name, value in driving.items():
+                found, written = groups[i][name], self._written[i][name]
+                if _is_same(found, written):
+                    if (i, name) in self._overridden:
+                        self._overridden.discard((i, name))
+                        self.put(groups, {(i, name): at(value, clock)})
+                    driven.append((i, name))
+                elif (i, name) not in self._overridden:
+                    self._overridden.add((i, name))
+                    warnings.warn(
+                        f"param_groups[{i}][{name!r}] was set to {found!r} while a schedule drives it; that number is "
+                        f"used until {written!r} is written back. To replace the schedule, call "
+                        f"opt.set_schedule({name!r}, value, group={i})",
+                        stacklevel=4,
+                    )
+        return driven
+
+    def upcoming(self, driven: list[tuple[int, str]], clock: int) -> dict[tuple[int, str], Any]:
+        """The numbers of the driven keys at `clock`."""
+        return {(i, name): at(self._driving[i][name], clock) for i, name in driven}
+
+    def put(self, groups: list[dict[str, Any]], numbers: Mapping[tuple[int, str], Any]) -> None:
+        """Write numbers into the groups."""
+        for (i, name), number in numbers.items():
+            groups[i][name] = self._written[i][name] = number
+
+
+def _is_same(a: Any, b: Any) -> bool:
+    return a is b or (not isinstance(a, Tensor) and not isinstance(b, Tensor) and bool(a == b))

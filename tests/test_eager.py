@@ -1,0 +1,317 @@
+"""The eager backend: the pure pair, reductions, slots of every shape, gradients and vmap."""
+
+import math
+
+import pytest
+import torch
+from torch.func import grad, vmap
+
+import descend
+from descend import (
+    Slot,
+    clip,
+    ema,
+    exp,
+    global_mean,
+    global_norm,
+    global_sum,
+    log,
+    maximum,
+    mean,
+    minimum,
+    norm,
+    rule,
+    rules,
+    sign,
+    sqrt,
+    tanh,
+    where,
+)
+from optimizers import ROWS, SHAPES, gradients, parameters, relative_difference, train
+
+all_rows = pytest.mark.parametrize("row", ROWS, ids=lambda row: row.name)
+
+
+@all_rows
+def test_the_pure_pair_takes_the_steps_of_the_optimizer(row, float64):
+    for options in list(row.combinations())[::5]:
+        options.pop("maximize")
+        optimized = parameters()
+        train(row.ours(optimized, **options), optimized, range(15))
+        params = {str(i): p.detach() for i, p in enumerate(parameters())}
+        state = row.ours.rule.init(params, **options)
+        for step in range(15):
+            grads = dict(zip(params, gradients(step, list(params.values())), strict=True))
+            before = {k: v.clone() for k, v in params.items()}
+            new_params, state = row.ours.rule.update(params, grads, state, **options)
+            assert all(torch.equal(before[k], params[k]) for k in params), "the arguments stay as they are"
+            params = new_params
+        assert relative_difference(list(params.values()), optimized) <= 1e-12
+
+
+def test_parameters_without_a_gradient_pass_through():
+    params = {"a": torch.ones(2), "b": torch.ones(3)}
+    state = rules.adamw.init(params)
+    new, new_state = rules.adamw.update(params, {"a": torch.ones(2)}, state)
+    assert new["b"] is params["b"]
+    assert new_state["b"] == state["b"]
+    assert new_state["a"]["step"] == 1
+    with pytest.raises(ValueError, match="params lacks"):
+        rules.adamw.update(params, {"c": torch.ones(2)}, state)
+
+
+@all_rows
+def test_gradients_through_unrolled_steps(row, float64):
+    """Gradients of the last parameters in the first ones and in the rate, by finite differences."""
+    the_rule = row.ours.rule
+
+    def unrolled(p, lr):
+        params = {"p": p}
+        state = the_rule.init(params, lr=0.05)
+        for _ in range(3):
+            params, state = the_rule.update(params, {"p": 2 * params["p"] + 1}, state, lr=lr)
+        return (params["p"] ** 2).sum()
+
+    p = torch.tensor([0.3, -0.8, 1.7], requires_grad=True)
+    assert torch.autograd.gradcheck(unrolled, (p, torch.tensor(0.05, requires_grad=True)))
+
+
+@all_rows
+def test_vmap_over_problems_equals_a_loop(row, float64):
+    the_rule = row.ours.rule
+
+    def two_steps(p, g, lr):
+        params, state = {"p": p}, the_rule.init({"p": p}, lr=0.05)
+        for _ in range(2):
+            params, state = the_rule.update(params, {"p": g}, state, lr=lr)
+        return params["p"]
+
+    p, g, lr = torch.randn(5, 3), torch.randn(5, 3), torch.rand(5) / 10
+    together = vmap(two_steps)(p, g, lr)
+    apart = torch.stack([two_steps(*row) for row in zip(p, g, lr, strict=True)])
+    assert torch.allclose(together, apart, rtol=1e-12)
+    meta = vmap(grad(lambda lr, p, g: (two_steps(p, g, lr) ** 2).sum()))(lr, p, g)
+    assert meta.shape == (5,)
+    assert torch.isfinite(meta).all()
+
+
+def test_vmap_over_states_with_different_step_counts(float64):
+    p, g = torch.randn(3, 4), torch.randn(3, 4)
+    states = {
+        "p": {"step": torch.tensor([0.0, 5.0, 100.0]), "exp_avg": torch.randn(3, 4), "exp_avg_sq": torch.rand(3, 4)}
+    }
+    together, new = vmap(lambda p, g, s: rules.radam.update({"p": p}, {"p": g}, s))(p, g, states)
+    assert new["p"]["step"].tolist() == [1, 6, 101]
+    for i in range(3):
+        alone, _ = rules.radam.update({"p": p[i]}, {"p": g[i]}, {"p": {k: v[i] for k, v in states["p"].items()}})
+        assert torch.allclose(together["p"][i], alone["p"], rtol=1e-12)
+
+
+@rule
+def every_operation(p, g, t, m=Slot("m"), *, lr=0.1, a=0.3, b=2.0):
+    """Each operation of the vocabulary once, on elements and on host scalars."""
+    x = tanh(exp(-abs(g)) + log(1 + p * p)) ** b
+    y = minimum(maximum(g, -a), clip(p, -1, a * t)) / (1 + sqrt(abs(p)))
+    z = where(p > g, x, where(p <= a, -y, sign(p)))
+    w = where(g == 0, 1, where(g != p, a**m, 0)) + where(g >= 0, 1, 0) - where(g < -a, 1, 0)
+    scalar = tanh(exp(-abs(-a)) + log(1 + b * b)) ** minimum(a, maximum(b, 0.5)) + clip(t, 0, 2) * sign(b) / sqrt(b)
+    chosen = where(t > 1, scalar, where(t <= a, 0, 1))
+    return dict(p=p - lr * (z + w * chosen), m=m + z)
+
+
+def straight_every_operation(p, g, m, t, lr=0.1, a=0.3, b=2.0):
+    x = torch.tanh(torch.exp(-g.abs()) + torch.log(1 + p * p)) ** b
+    y = torch.minimum(g.clamp(min=-a), p.clamp(-1, a * t)) / (1 + p.abs().sqrt())
+    z = torch.where(p > g, x, torch.where(p <= a, -y, p.sign()))
+    w = torch.where(g == 0, 1.0, torch.where(g != p, a**m, 0.0)) + (g >= 0).double() - (g < -a).double()
+    scalar = math.tanh(math.exp(-a) + math.log(1 + b * b)) ** min(a, max(b, 0.5)) + min(t, 2) / math.sqrt(b)
+    chosen = scalar if t > 1 else 0.0 if t <= a else 1.0
+    return p - lr * (z + w * chosen), m + z
+
+
+@pytest.mark.parametrize("foreach", [None, False])
+def test_every_operation_against_straight_line_code(foreach, float64):
+    params = parameters()
+    expected = [(p.detach().clone(), torch.zeros_like(p)) for p in params]
+    optimizer = descend.Optimizer(params, every_operation, foreach=foreach)
+    for step in range(4):
+        grads = gradients(step, params)
+        expected = [
+            straight_every_operation(p.detach(), g, m.detach(), step + 1)
+            for (p, m), g in zip(expected, grads, strict=True)
+        ]
+        train(optimizer, params, range(step, step + 1))
+    assert relative_difference(params, [p for p, _ in expected]) <= 1e-12
+
+
+def test_every_operation_is_used_in_the_test_above():
+    from descend.expr import OPERATIONS
+
+    used = {node.op for node in every_operation.formula().nodes}
+    reductions = {name for name, operation in OPERATIONS.items() if operation.reduces is not None}
+    assert used >= set(OPERATIONS) - reductions
+
+
+@pytest.mark.parametrize("special", [float("nan"), float("inf"), -float("inf"), 0.0, -0.0])
+def test_special_values_pass_as_in_torch(special):
+    for name in ("AdamW", "SGD", "RMSprop", "Adamax", "Rprop", "Adagrad", "NAdam"):
+        ours, theirs = (
+            torch.tensor([1.0, special], requires_grad=True),
+            torch.tensor([1.0, special], requires_grad=True),
+        )
+        a, b = getattr(descend, name)([ours]), getattr(torch.optim, name)([theirs])
+        for g in (special, 1.0, 0.0):
+            ours.grad, theirs.grad = torch.tensor([g, 1.0]), torch.tensor([g, 1.0])
+            a.step()
+            b.step()
+        assert torch.allclose(ours, theirs, rtol=1e-6, equal_nan=True), name
+
+
+@rule
+def normalised(p, g, *, lr=0.1):
+    """A step of length lr * |p| per tensor, in the manner of LARS."""
+    ratio = where(norm(g) > 0, norm(p) / norm(g), 1)
+    return dict(p=p - lr * ratio * (g - mean(g)) / descend.sum(abs(g)))
+
+
+@rule
+def clipped(p, g, m=Slot("m"), *, lr=0.1, limit=1.0):
+    """Gradient clipping by the global norm, then momentum clipped again."""
+    g = g * minimum(1, limit / global_norm(g))
+    m = ema(m, g, 0.9)
+    return dict(p=p - lr * m / (global_mean(abs(m)) + global_sum(m * m)), m=m)
+
+
+def test_reductions_per_tensor(float64):
+    params = parameters()
+    expected = []
+    for p, g in zip(params, gradients(0, params), strict=True):
+        ratio = p.norm() / g.norm()
+        expected.append(p - 0.1 * ratio * (g - g.mean()) / g.abs().sum())
+    train(descend.Optimizer(params, normalised), params, range(1))
+    assert relative_difference(params, expected) <= 1e-12
+
+
+def straight_clipped(params, grads, momenta):
+    total = torch.sqrt(sum((g**2).sum() for g in grads))
+    momenta = [0.9 * m + 0.1 * g * min(1.0, 1 / total) for m, g in zip(momenta, grads, strict=True)]
+    flat = torch.cat([m.reshape(-1) for m in momenta])
+    scale = flat.abs().mean() + (flat**2).sum()
+    return [p.detach() - 0.1 * m / scale for p, m in zip(params, momenta, strict=True)], momenta
+
+
+def test_global_reductions_run_over_all_groups_of_the_rule(float64):
+    params, others = parameters(), parameters(seed=1)
+    expected, momenta = parameters(), [torch.zeros(shape) for shape in SHAPES]
+    optimizer = descend.Optimizer(
+        [{"params": params[:1]}, {"params": others, "rule": rules.sgd}, {"params": params[1:]}], clipped
+    )
+    for step in range(3):
+        expected, momenta = straight_clipped(expected, gradients(step, expected), momenta)
+        for p, g in zip(others, gradients(step + 50, others), strict=True):
+            p.grad = 100 * g  # another rule's gradients do not count
+        train(optimizer, params, range(step, step + 1))
+    assert relative_difference(params, expected) <= 1e-12
+    pure = {str(i): p.detach() for i, p in enumerate(parameters())}
+    new, _ = clipped.update(pure, dict(zip(pure, gradients(0, list(pure.values())), strict=True)), clipped.init(pure))
+    expected, _ = straight_clipped(parameters(), gradients(0, parameters()), [torch.zeros(s) for s in SHAPES])
+    assert relative_difference(list(new.values()), expected) <= 1e-12
+
+
+def test_reductions_have_the_same_bits_for_any_threads_and_buckets():
+    sizes = [70_001, 3, 4096, 123_456]
+    results = []
+    for threads, groups in ((1, 1), (2, 1), (2, 4)):
+        generator = torch.Generator().manual_seed(0)
+        params = [torch.randn(n, generator=generator, requires_grad=True) for n in sizes]
+        for p in params:
+            p.grad = torch.randn(p.shape, generator=generator)
+        split = [{"params": params}] if groups == 1 else [{"params": [p]} for p in params]
+        torch.set_num_threads(threads)
+        for the_rule in (clipped, normalised):
+            descend.Optimizer(split, the_rule).step()
+        torch.set_num_threads(1)
+        results.append([p.detach() for p in params])
+    assert all(torch.equal(a, b) for other in results[1:] for a, b in zip(results[0], other, strict=True))
+
+
+@rule
+def counted(p, g, t, h=Slot("h", init="start", shape="optimizer"), *, lr=0.1, decay=0.5, start=2.0):
+    """A slot that exists once per optimizer: an average of the global gradient norm, corrected by the clock."""
+    h = ema(h, global_norm(g), decay) / t
+    return dict(p=p - lr * g / h, h=h)
+
+
+def test_slots_that_exist_once_per_optimizer(float64):
+    params = parameters()
+    optimizer = descend.Optimizer([{"params": params[:2]}, {"params": params[2:]}], counted, decay=0.25)
+    assert [group["h"] for group in optimizer.param_groups] == [2.0, 2.0]
+    expected, h = [p.detach().clone() for p in params], 2.0
+    for step in range(3):
+        grads = gradients(step, params)
+        h = (0.25 * h + 0.75 * math.sqrt(sum((g**2).sum().item() for g in grads))) / (step + 1)
+        expected = [p - 0.1 * g / h for p, g in zip(expected, grads, strict=True)]
+        train(optimizer, params, range(step, step + 1))
+        assert optimizer.param_groups[0]["h"] == optimizer.param_groups[1]["h"] == pytest.approx(h, rel=1e-13)
+    assert relative_difference(params, expected) <= 1e-12
+    resumed = descend.Optimizer([{"params": parameters()[:2]}, {"params": parameters()[2:]}], counted)
+    resumed.load_state_dict(optimizer.state_dict())
+    assert resumed.param_groups[0]["h"] == optimizer.param_groups[0]["h"]
+    optimizer.param_groups[0]["decay"] = 0.9
+    before = [p.detach().clone() for p in params]
+    with pytest.raises(ValueError, match="decay reaches a slot that exists once per optimizer"):
+        optimizer.step()
+    assert all(torch.equal(a, b) for a, b in zip(before, params, strict=True))
+
+
+def test_an_average_of_the_weights_starts_from_the_weights(float64):
+    @rule
+    def averaged(p, g, average=Slot("average", init="p"), *, lr=0.1):
+        p = p - lr * g
+        return dict(p=p, average=ema(average, p, 0.5))
+
+    p = torch.tensor([1.0, 2.0], requires_grad=True)
+    optimizer = descend.Optimizer([p], averaged)
+    p.grad = torch.ones(2)
+    optimizer.step()
+    assert optimizer.state[p]["average"].tolist() == pytest.approx([0.95, 1.95])
+
+
+def test_scalars_of_a_parameter_are_stored_as_torch_stores_them():
+    p = torch.zeros(3, dtype=torch.float64, requires_grad=True)
+    optimizer = descend.NAdam([p])
+    for _ in range(3):
+        p.grad = torch.ones(3, dtype=torch.float64)
+        optimizer.step()
+    stored = optimizer.state[p]["mu_product"]
+    assert (stored.shape, stored.dtype) == ((), torch.float32)
+
+
+def test_a_slot_may_have_its_own_type():
+    @rule
+    def wide(p, g, m=Slot("m", dtype="float64"), *, lr=0.1):
+        m = m + g
+        return dict(p=p - lr * m, m=m)
+
+    p = torch.zeros(3, dtype=torch.bfloat16, requires_grad=True)
+    optimizer = descend.Optimizer([p], wide)
+    p.grad = torch.ones(3, dtype=torch.bfloat16)
+    optimizer.step()
+    assert optimizer.state[p]["m"].dtype is torch.float64
+
+
+def test_memory_formats_are_kept():
+    p = torch.randn(2, 3, 4, 5).to(memory_format=torch.channels_last).requires_grad_()
+    optimizer = descend.AdamW([p])
+    p.grad = torch.randn(2, 3, 4, 5)
+    optimizer.step()
+    assert p.is_contiguous(memory_format=torch.channels_last)
+    assert optimizer.state[p]["exp_avg"].is_contiguous(memory_format=torch.channels_last)
+
+
+def test_empty_tensors_step():
+    p = torch.zeros(0, 3, requires_grad=True)
+    optimizer = descend.Optimizer([p], rules.adamw)
+    p.grad = torch.zeros(0, 3)
+    optimizer.step()
+    assert optimizer.state[p]["step"] == 1
