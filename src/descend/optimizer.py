@@ -235,13 +235,16 @@ class Optimizer(torch.optim.Optimizer):
         ordinal = 0
         for i, (rule, group) in enumerate(zip(self._rules, self.param_groups, strict=True)):
             buckets: dict[Any, StepBucket] = {}
+            formulas: dict[int, Formula] = {}
             for param in group["params"]:
                 ordinal += 1
                 if param.grad is None:
                     continue
                 if param.grad.is_sparse:
                     raise RuntimeError(_sparse_message(rule))
-                formula = self._formula(i, param.ndim)
+                if param.ndim not in formulas:
+                    formulas[param.ndim] = self._formula(i, param.ndim)
+                formula = formulas[param.ndim]
                 state = self.state.get(param, {})
                 missing = states.missing_entries(rule, formula, param, state, group)
                 state = {**missing, **state}

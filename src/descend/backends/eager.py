@@ -176,7 +176,7 @@ class _Work:
             return self._chosen(node, node.args[side], args[side])  # now two nodes read it: its memory is not reused
         result = None
         if self.bucket.foreach:
-            result = foreach(node.op, args, self._is_last_use(node.args[0]))
+            result = foreach(node.op, args, [self._is_last_use(arg) for arg in node.args])
         if result is None:
             like = self.bucket.params[0]
             result = [

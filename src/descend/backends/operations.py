@@ -116,6 +116,7 @@ def finish_reduction(op: str, total: Tensor, count: int) -> Tensor:
     return total / count if op.endswith("mean") else total
 
 
+_COMMUTATIVE: Final = frozenset(["add", "mul", "minimum", "maximum"])
 _FOREACH_NAMES: Final = ("add", "sub", "mul", "div", "pow", "minimum", "maximum")
 _FOREACH_UNARY: Final = ("neg", "abs", "sign", "sqrt", "exp", "log", "tanh")
 _FOREACH: Final[dict[str, tuple[Callable[..., Any], Callable[..., Any]]]] = {
@@ -124,26 +125,28 @@ _FOREACH: Final[dict[str, tuple[Callable[..., Any], Callable[..., Any]]]] = {
 }
 
 
-def foreach(op: str, args: Sequence[Value], reusable: bool) -> list[Tensor] | None:
+def foreach(op: str, args: Sequence[Value], reusable: Sequence[bool]) -> list[Tensor] | None:
     """An operation on lists of tensors in one call, or None where torch has none for these arguments.
 
-    `reusable` says that the first argument is a temporary that nobody reads again: its memory takes the result.
+    `reusable` says which arguments are temporaries that nobody reads again: the memory of one takes the result.
     """
     if op not in _FOREACH:
         return None
-    first, *rest = args
+    target = 0
+    if len(args) == 2 and op in _COMMUTATIVE and not (isinstance(args[0], list) and reusable[0]):
+        target = 1 if isinstance(args[1], list) and (reusable[1] or not isinstance(args[0], list)) else 0
+    first, rest = args[target], [arg for i, arg in enumerate(args) if i != target]
     if not isinstance(first, list):
-        if op not in ("add", "mul", "minimum", "maximum") or not isinstance(rest[0], list):
+        return None
+    if rest and isinstance(rest[0], list):
+        if rest[0][0].dtype != first[0].dtype:
             return None
-        first, rest, reusable = rest[0], [first], False
-    if rest and not isinstance(rest[0], list):
+    elif rest:
         if isinstance(rest[0], Tensor):
             return None
         rest = [rest[0].tolist()]  # a float, or a list of floats, one per tensor
-    elif rest and rest[0][0].dtype != first[0].dtype:
-        return None
-    fresh_memory, in_place = _FOREACH[op]
-    if not reusable:
-        return list(fresh_memory(first, *rest))
+    new_memory, in_place = _FOREACH[op]
+    if not reusable[target]:
+        return list(new_memory(first, *rest))
     in_place(first, *rest)
     return first
