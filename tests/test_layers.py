@@ -1,0 +1,109 @@
+"""What may import what: the house is read from the bottom up, and no file reaches above itself."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parents[1] / "src" / "descend"
+
+# layer: what it may import from the package, beside itself
+LAYERS = {
+    "expr": set(),
+    "tracing": {"expr"},
+    "rule": {"expr", "tracing"},
+    "rules": {"expr", "rule"},
+    "render": {"expr", "tracing", "rule"},
+    "schedules": set(),
+    "backends": {"expr", "tracing", "rule"},
+    "hyper_parameters": {"rule", "schedules"},
+    "scheduling": {"hyper_parameters", "schedules"},
+    "state": {"backends", "rule"},
+    "buckets": {"backends", "rule", "state"},
+    "optimizer": {"backends", "rule", "schedules", "hyper_parameters", "scheduling", "state", "buckets"},
+    "optim": {"optimizer", "rule", "rules"},
+    "stubs": {"optim"},
+    "tasks": set(),
+    "experiments": {"optim", "schedules", "tasks"},
+    "report": {"render"},
+}
+EVERYTHING = {"__init__", "commands", "cli"}
+TORCH_FREE = {"expr", "tracing", "rule", "rules", "render", "schedules"}
+# conveniences that import their layer when they are called
+WHEN_CALLED = {
+    ("rule", "init", "backends"),
+    ("rule", "update", "backends"),
+    ("rule", "latex", "render"),
+    ("rule", "mathml", "render"),
+    ("rule", "text", "render"),
+    ("rule", "source", "render"),
+    ("rule", "cost", "render"),
+    ("optimizer", "explain", "render"),
+}
+
+
+def layer_of(path):
+    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+
+
+def imports(path):
+    """Every import of the package or of torch in a file: (function or None, layer or "torch"), type checking apart."""
+    found = []
+
+    def visit(node, function):
+        if isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING":
+            return
+        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
+            function = node.name
+        names = []
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names = [f"{node.module}.{alias.name}" for alias in node.names]
+        for name in names:
+            parts = name.split(".")
+            if parts[0] == "torch":
+                found.append((function, "torch"))
+            elif parts[0] == "descend":
+                found.append((function, parts[1] if len(parts) > 1 else "__init__"))
+        for child in ast.iter_child_nodes(node):
+            visit(child, function)
+
+    visit(ast.parse(path.read_text()), None)
+    return found
+
+
+FILES = sorted(PACKAGE.rglob("*.py"))
+
+
+def test_every_layer_is_listed():
+    assert {layer_of(path) for path in FILES} == {*LAYERS, *EVERYTHING}
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_imports_point_down(path):
+    layer = layer_of(path)
+    for function, imported in imports(path):
+        if imported == "torch":
+            assert layer not in TORCH_FREE, f"{path.name} must do without torch"
+        elif layer in EVERYTHING:
+            assert imported != "cli", "nobody imports cli"
+        else:
+            allowed = imported in LAYERS[layer] | {layer} or (layer, function, imported) in WHEN_CALLED
+            assert allowed, f"{path.name} imports {imported}" + (f" in {function}" if function else "")
+
+
+def run(code):
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+
+
+def test_the_language_is_imported_without_torch():
+    loaded = run("import sys, descend, descend.rules, descend.schedules, descend.render; print(*sys.modules)")
+    assert "torch" not in loaded
+
+
+def test_optimizers_are_imported_without_the_lab():
+    loaded = run("import sys, descend; descend.AdamW; print(*sys.modules)")
+    assert not {"optuna", "altair", "sklearn", "rich", "typer", "ray", "pandas"} & set(loaded)
