@@ -12,8 +12,8 @@ def sgd(p, g, buf=Slot("momentum_buffer"),
     """SGD. Robbins & Monro 1951; momentum: Polyak 1964; Nesterov's in the form of Sutskever et al. 2013.
 
     torch's convention: the rate stands outside the buffer, so that a new rate rescales the whole velocity (keras, and
-    `sgdwpaper`, keep it inside), and the first step takes the gradient itself, without dampening. Torch7 dampened by the momentum
-    unless told otherwise, which makes its rates 1 / (1 - momentum) times larger. `weight_decay` is L2.
+    `sgdwpaper`, keep it inside), and the first step takes the gradient itself, without dampening. Torch7 dampened by
+    the momentum unless told otherwise, which makes its rates 1 / (1 - momentum) times larger. `weight_decay` is L2.
     """
     if active(weight_decay):
         g = g + weight_decay * p

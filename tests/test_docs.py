@@ -1,0 +1,89 @@
+"""The code in the docs runs, and what they show is what the library says."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import descend
+
+ROOT = Path(__file__).parents[1]
+
+
+def blocks(name, language):
+    fenced = re.findall(r"^```(\w*)\n(.*?)^```$", (ROOT / name).read_text(), flags=re.DOTALL | re.MULTILINE)
+    return [block for tongue, block in fenced if tongue == language]
+
+
+def test_the_readme_s_python_runs_in_order(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    namespace = {}
+    for block in blocks("README.md", "python"):
+        exec(compile(block, "README.md", "exec"), namespace)
+    printed = capsys.readouterr().out
+    assert "group 0: adamw" in printed
+    assert "1e-05\n" in printed
+
+
+def test_the_readme_shows_adamw_as_it_is():
+    namespace = {}
+    exec(blocks("README.md", "python")[0], namespace)
+    for amsgrad in (False, True):
+        shown, shipped = namespace["adamw"], descend.rules.adamw
+        assert shown.formula(amsgrad=amsgrad).is_same_as(shipped.formula(amsgrad=amsgrad))
+    assert blocks("README.md", "math") == [descend.rules.adamw.latex() + "\n"]
+
+
+def test_the_readme_names_every_class():
+    text = (ROOT / "README.md").read_text()
+    assert all(f"`{name}`" in text for name in descend.optim.classes)
+
+
+def test_the_readme_s_error_is_the_error():
+    shown = next(block for block in blocks("README.md", "") if "FormulaError" in block)
+    namespace = {"rule": descend.rule}
+    source = (
+        "def clipped(p, g, *, lr=0.1):\n    if g > 1:\n        return dict(p=p - lr)\n    return dict(p=p - lr * g)"
+    )
+    exec(source, namespace)
+    with pytest.raises(descend.FormulaError) as error:
+        descend.Rule(namespace["clipped"]).formula()
+    assert " ".join(str(error.value).split(":")[-1].split()) in " ".join(shown.split())
+
+
+def test_contributing_adds_an_optimizer_in_ten_lines(tmp_path, monkeypatch):
+    """The block is put into a file of descend.rules, as the text says, and everything follows."""
+    (block,) = blocks("CONTRIBUTING.md", "python")
+    body = block.split("@rule\n")[1]
+    assert len(body.strip().splitlines()) <= 10
+    shutil.copytree(ROOT / "src" / "descend", tmp_path / "descend")
+    (tmp_path / "descend" / "rules" / "tiger_family.py").write_text(block)
+    check = """
+import torch, descend
+assert descend.__file__.startswith(PLACE)
+p = torch.ones(3, requires_grad=True)
+opt = descend.Tiger([p], lr=0.5, weight_decay=0.0)
+p.grad = torch.tensor([1.0, -1.0, 0.0])
+opt.step()
+assert p.tolist() == [0.5, 1.5, 1.0], p
+assert "sign" in descend.rules.tiger.latex()
+assert descend.optim.by_name("tiger") is descend.Tiger
+from descend import cli
+cli.main(["show", "tiger"])
+"""
+    check = f"PLACE = {str(tmp_path)!r}\n{check}"
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
+    done = subprocess.run([sys.executable, "-c", check], capture_output=True, text=True, env=environment, check=False)
+    assert "Tiger. The sign" in done.stdout, done.stderr
+
+
+def test_contributing_names_the_vocabulary():
+    from descend.expr import OPERATIONS
+
+    text = (ROOT / "CONTRIBUTING.md").read_text()
+    spelled = {"add", "sub", "mul", "div", "pow", "neg", "lt", "le", "gt", "ge", "eq", "ne"}
+    assert all(re.search(rf"\b{name}\b", text) for name in set(OPERATIONS) - spelled)
