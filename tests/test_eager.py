@@ -309,6 +309,22 @@ def test_memory_formats_are_kept():
     assert optimizer.state[p]["exp_avg"].is_contiguous(memory_format=torch.channels_last)
 
 
+@all_rows
+def test_complex_parameters_step_as_their_two_parts(row, float64):
+    for options in list(row.combinations())[::7]:
+        z = torch.complex(torch.randn(3, 2), torch.randn(3, 2)).requires_grad_()
+        parts = torch.view_as_real(z.detach()).clone().requires_grad_()
+        together, apart = row.ours([z], **options), row.ours([parts], **options)
+        for _ in range(3):
+            z.grad = torch.complex(torch.randn(3, 2), torch.randn(3, 2))
+            parts.grad = torch.view_as_real(z.grad).clone()
+            together.step()
+            apart.step()
+        assert torch.allclose(torch.view_as_real(z), parts, rtol=1e-12)
+        slots = {slot.key for slot in row.ours.rule.slots.values() if slot.shape == "like"}
+        assert all(v.is_complex() for key, v in together.state[z].items() if key in slots)
+
+
 def test_empty_tensors_step():
     p = torch.zeros(0, 3, requires_grad=True)
     optimizer = descend.Optimizer([p], rules.adamw)

@@ -41,7 +41,7 @@ class StepBucket:
         """Take in a parameter that has a gradient."""
         assert param.grad is not None
         self.params.append(param)
-        self.grads.append(param.grad)
+        self.grads.append(_real(param.grad))
         self.states.append(state)
         self.ordinals.append(ordinal)
         if missing:
@@ -50,16 +50,19 @@ class StepBucket:
     def inputs(self) -> eager.Bucket:
         """What the eager backend reads."""
         slots = {
-            name: [state[slot.key] for state in self.states]
+            name: [_real(state[slot.key]) for state in self.states]
             for name, slot in self.formula.slots.items()
             if slot.shape != "optimizer" and slot.key in self.states[0]
         }
         values = {name: self.group[name] for name in self.formula.rule.hyper_parameters}
         differentiable = self.group["differentiable"]
-        params = [param.clone() for param in self.params] if differentiable else self.params  # autograd keeps the old
+        params = [_real(param) for param in self.params]
+        if differentiable:
+            params = [param.clone() for param in params]  # autograd keeps the old values
         foreach = self.group["foreach"] is not False and not differentiable
         t = np.float64(self.t)
-        return eager.Bucket(self.formula, params, self.grads, slots, values, t, self.ordinals, foreach)
+        counts = [param.numel() for param in self.params]
+        return eager.Bucket(self.formula, params, self.grads, slots, values, t, self.ordinals, counts, foreach)
 
     def write(self, result: dict[str, Value], state: MutableMapping[Tensor, dict[str, Any]]) -> None:
         """Assign everything at once: a value that is itself an input is copied before anything is overwritten."""
@@ -68,7 +71,7 @@ class StepBucket:
         values = {name: _detached_from_inputs(self.formula, name, value) for name, value in result.items()}
         for name, value in values.items():
             if name == "p":
-                _assign(self.params, value)
+                _assign([_real(param) for param in self.params], value)
             elif self.formula.slots[name].shape != "optimizer":
                 self._write_slot(name, value, state)
         if self.formula.rule.counts_steps:
@@ -80,16 +83,22 @@ class StepBucket:
         slot = self.formula.slots[name]
         differentiable = self.group["differentiable"]
         if slot.key in self.states[0] and not differentiable:
-            _assign([entry[slot.key] for entry in self.states], value)
+            _assign([_real(entry[slot.key]) for entry in self.states], value)
             return
         for i, (param, entry) in enumerate(zip(self.params, self.states, strict=True)):
             held = entry.get(slot.key)
             new = eager.first_value(slot, param, self.group) if held is None else held
             if differentiable:
-                state[param][slot.key] = eager.as_tensor(value, i, new)
+                tensor = eager.as_tensor(value, i, _real(new))
+                state[param][slot.key] = torch.view_as_complex(tensor) if new.is_complex() else tensor
             else:
-                _assign([new], [value[i]] if isinstance(value, list) else value)
+                _assign([_real(new)], [value[i]] if isinstance(value, list) else value)
                 state[param][slot.key] = new
+
+
+def _real(x: Tensor) -> Tensor:
+    """A complex tensor as its real and imaginary parts, which every rule takes as separate elements."""
+    return torch.view_as_real(x) if x.is_complex() else x
 
 
 def _detached_from_inputs(formula: Formula, name: str, value: Value) -> Value:

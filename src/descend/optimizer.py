@@ -8,7 +8,7 @@ written, so that an error leaves parameters, state and clock as they were.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import nullcontext
 from typing import Any, ClassVar, Final
 
@@ -102,24 +102,31 @@ class Optimizer(torch.optim.Optimizer):
             maximize=maximize, foreach=foreach, capturable=capturable, differentiable=differentiable, fused=fused
         )
         _check_flags(flags)
+        self._given = hyper_parameters
+        hyper.check(rule, {name: hyper.at(value, step) for name, value in self._values(rule).items()})
+        if not isinstance(params, Iterable):
+            got = type(params).__name__
+            raise TypeError(
+                f"params argument given to the optimizer should be an iterable of Tensors or dicts, not {got}"
+            )
         self._rule = rule
         self._backend = backend
-        self._given = hyper_parameters
         self._rules: list[Rule] = []
         self._schedules = Schedules()
         self._start = step
         params = params if isinstance(params, Tensor) else list(params)
         self._check_names(params)
         try:
-            super().__init__(params, {**rule.merged(self._declared(rule)), **flags, **self._constants})
+            super().__init__(params, {**self._values(rule), **flags, **self._constants})
         except (TypeError, ValueError) as error:
             raise _with_remedy(error) from None
         for name, value in self.defaults.items():
             if hyper.is_scheduled(value):
                 self.defaults[name] = hyper.at(value, step)
 
-    def _declared(self, rule: Rule) -> dict[str, Any]:
-        return {name: value for name, value in self._given.items() if name in rule.hyper_parameters}
+    def _values(self, rule: Rule) -> dict[str, Any]:
+        """The rule's defaults, with what was given to the constructor over them."""
+        return {**rule.hyper_parameters, **{k: v for k, v in self._given.items() if k in rule.hyper_parameters}}
 
     def _check_names(self, params: Any) -> None:
         rules = [self._rule]
@@ -150,7 +157,7 @@ class Optimizer(torch.optim.Optimizer):
             raise TypeError(f"rule of a param group must be an update rule such as descend.rules.adamw: {rule!r}")
         own = {name: value for name, value in group.items() if name in rule.hyper_parameters}
         clock = self.applied_steps
-        numbers = self._schedules.add_group({**rule.merged(self._declared(rule)), **own}, clock)
+        numbers = self._schedules.add_group({**self._values(rule), **own}, clock)
         self._rules.append(rule)
         constructor_defaults = self.defaults
         self.defaults = {k: v for k, v in constructor_defaults.items() if k not in self._rule.hyper_parameters}

@@ -31,6 +31,7 @@ class Bucket:
         hyper_parameters: the numbers in force; a tensor is differentiated through.
         t: the step about to be taken, from 1.
         ordinals: the parameters' places in the optimizer, in whose order global reductions are added up.
+        counts: the parameters' numbers of elements (a complex number is one).
         foreach: whether torch's multi-tensor functions may be used (they are not differentiable).
     """
 
@@ -41,6 +42,7 @@ class Bucket:
     hyper_parameters: Mapping[str, Any]
     t: Value
     ordinals: list[int]
+    counts: list[int]
     foreach: bool = False
 
 
@@ -65,7 +67,7 @@ def advance(buckets: Sequence[Bucket], optimizer_slots: Mapping[str, Value], clo
             partials.update(zip(work.bucket.ordinals, work.partial_reductions(site, shared), strict=True))
         ordered = [partials[ordinal] for ordinal in sorted(partials)]
         total = torch.stack([part.to(ordered[0].device) for part in ordered]).sum()
-        count = sum(param.numel() for work in taking_part for param in work.bucket.params)
+        count = sum(sum(work.bucket.counts) for work in taking_part)
         for work in taking_part:
             node = work.sites[site]
             value = finish_reduction(node.op, total, count)
@@ -156,7 +158,7 @@ class _Work:
                 return np.float64(self.optimizer_slots[name])
             return scalar_values(bucket.slots[name])
         if node.op == "numel":
-            return np.array([float(param.numel()) for param in bucket.params])
+            return np.array(bucket.counts, dtype=np.float64)
         return scalar_leaf(node, bucket.hyper_parameters, bucket.t)
 
     def _cast(self, tensors: list[Tensor]) -> list[Tensor]:
@@ -166,9 +168,9 @@ class _Work:
         args = [self.values[a] for a in node.args]
         if all(_is_host(a) for a in args):
             return HOST[node.op](*args)
-        count = len(self.bucket.params)
         if OPERATIONS[node.op].reduces is Rank.TENSOR:
-            return [finish_reduction(node.op, partial_reduction(node.op, x), x.numel()) for x in args[0]]
+            pairs = zip(args[0], self.bucket.counts, strict=True)
+            return [finish_reduction(node.op, partial_reduction(node.op, x), count) for x, count in pairs]
         if not any(isinstance(a, list) or (_is_host(a) and a.ndim) for a in args):
             return TORCH[node.op](*(pick(a, 0) for a in args))  # tensors that are scalars: rates, global reductions
         if node.op == "where" and _is_host(args[0]) and not args[0].ndim:
@@ -180,7 +182,8 @@ class _Work:
         if result is None:
             like = self.bucket.params[0]
             result = [
-                torch.as_tensor(TORCH[node.op](*(pick(a, i) for a in args)), device=like.device) for i in range(count)
+                torch.as_tensor(TORCH[node.op](*(pick(a, i) for a in args)), device=like.device)
+                for i in range(len(self.bucket.params))
             ]
         self.temporaries.add(node)
         for arg in node.args:
@@ -292,6 +295,8 @@ def first_value(slot: Slot, param: Tensor, hyper_parameters: Mapping[str, Any]) 
         dtype = getattr(torch, slot.dtype) if slot.dtype else scalar_dtype()
         return torch.as_tensor(initial).detach().to(dtype=dtype).reshape(()).clone()
     dtype = getattr(torch, slot.dtype) if slot.dtype else param.dtype
+    if param.is_complex():
+        initial = complex(initial, initial)  # as in torch's Adagrad and Rprop
     return torch.zeros_like(param, dtype=dtype, memory_format=torch.preserve_format).fill_(initial)
 
 
@@ -329,7 +334,9 @@ def update(
         slots = {s: [state[name][slot.key]] for s, slot in formula.slots.items() if slot.key in state[name]}
         shared.update({s: slots[s][0] for s, slot in formula.slots.items() if slot.shape == "optimizer"})
         t = _count(state[name]["step"]) + 1 if rule.counts_steps else np.float64(0)
-        buckets.append(Bucket(formula, [params[name]], [grads[name]], slots, values, t, [ordinal]))
+        buckets.append(
+            Bucket(formula, [params[name]], [grads[name]], slots, values, t, [ordinal], [params[name].numel()])
+        )
     results = advance(buckets, shared, max((b.t for b in buckets), default=1) - 1) if buckets else []
     new_params, new_state = dict(params), {name: dict(entry) for name, entry in state.items()}
     for name, bucket, result in zip(stepped, buckets, results, strict=True):
