@@ -103,10 +103,8 @@ def test_values_never_change_a_formula_and_choices_do():
 
 def test_names_of_the_author_are_kept_without_a_source_file():
     namespace = {"Slot": Slot, "ema": ema}
-    exec(
-        "def born(p, g, m=Slot('m'), *, lr=0.1):\n m = ema(m, g, 0.9)\n step = lr * m\n p = p - step\n return dict(p=p, m=m)",
-        namespace,
-    )
+    lines = ["m = ema(m, g, 0.9)", "step = lr * m", "p = p - step", "return dict(p=p, m=m)"]
+    exec("def born(p, g, m=Slot('m'), *, lr=0.1):\n " + "\n ".join(lines), namespace)
     bindings = [name for name, node in rule(namespace["born"]).formula().bindings if node.args]
     assert bindings == ["m", "step", "p"]
 

@@ -309,7 +309,7 @@ def test_errors_in_a_step_change_nothing():
     before = snapshot(optimizer)
     p[1].grad = torch.sparse_coo_tensor([[0]], [1.0], (2,), check_invariants=True)
     with pytest.raises(
-        RuntimeError, match="^Adam does not support sparse gradients, please consider SparseAdam instead"
+        RuntimeError, match=r"^Adam does not support sparse gradients, please consider SparseAdam instead"
     ):
         optimizer.step()
     assert_unchanged(optimizer, before)

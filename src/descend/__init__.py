@@ -44,7 +44,7 @@ from descend.rule import Rule, Slot, active, rule
 
 if TYPE_CHECKING:
     from descend import optim, rules, schedules, tasks
-    from descend.commands import compare
+    from descend.commands import compare, show
     from descend.optim import *  # noqa: F403
     from descend.optimizer import Optimizer
 
@@ -73,6 +73,7 @@ __all__ = [
     "rule",
     "rules",
     "schedules",
+    "show",
     "sign",
     "sqrt",
     "sum",
@@ -87,7 +88,9 @@ def __getattr__(name: str) -> Any:
         return importlib.import_module(f"descend.{name}")
     if name.startswith("_"):
         raise AttributeError(f"module 'descend' has no attribute {name!r}")
-    home = {"compare": "descend.commands", "Optimizer": "descend.optimizer"}.get(name, "descend.optim")
+    home = {"compare": "descend.commands", "show": "descend.commands", "Optimizer": "descend.optimizer"}.get(
+        name, "descend.optim"
+    )
     return getattr(importlib.import_module(home), name)
 
 

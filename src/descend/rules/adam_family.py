@@ -107,7 +107,8 @@ def adamax(p, g, t, m=Slot("exp_avg"), u=Slot("exp_inf"),
 
 @rule
 def nadam(p, g, t, mu_product=Slot("mu_product", init=1.0, shape="scalar"), m=Slot("exp_avg"), v=Slot("exp_avg_sq"),
-          *, lr=2e-3, betas=(0.9, 0.999), eps=1e-8, weight_decay=0.0, momentum_decay=4e-3, decoupled_weight_decay=False):
+          *, lr=2e-3, betas=(0.9, 0.999), eps=1e-8, weight_decay=0.0, momentum_decay=4e-3,
+          decoupled_weight_decay=False):
     """NAdam. Adam with Nesterov momentum: Dozat 2016, Incorporating Nesterov Momentum into Adam, Algorithm 2.
 
     The momentum schedule is torch's and TensorFlow's, beta1 * (1 - 0.96^(0.004 t) / 2); keras leaves the 0.004 out,
