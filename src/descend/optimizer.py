@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterable, Mapping
-from contextlib import nullcontext
 from typing import Any, ClassVar, Final
 
 import torch
@@ -186,12 +185,14 @@ class Optimizer(torch.optim.Optimizer):
 
         Raises:
             TypeError: if no group has the hyper-parameter.
+            IndexError: if there is no such group.
             ValueError: if the value is outside its limits at the current step.
         """
-        indices = range(len(self.param_groups)) if group is None else [group]
+        every = range(len(self.param_groups))
+        indices = every if group is None else [every[group]]
         chosen = [i for i in indices if name in self._rules[i].hyper_parameters]
         if not chosen:
-            self._rules[group or 0].merged({name: value})
+            self._rules[indices[0]].merged({name: value})
         number = hyper.at(value, self.applied_steps)
         for i in chosen:
             hyper.check(self._rules[i], {**self.param_groups[i], name: number})
@@ -221,7 +222,7 @@ class Optimizer(torch.optim.Optimizer):
         for rule, group in zip(self._rules, self.param_groups, strict=True):
             hyper.check(rule, group)
         differentiable = any(group["differentiable"] for group in self.param_groups)
-        with nullcontext() if differentiable else torch.no_grad():
+        with torch.set_grad_enabled(differentiable):
             buckets = self._buckets()
             results = {rule: self._compute(rule, buckets[rule]) for rule in buckets}
             upcoming = self._schedules.upcoming(driven, self.applied_steps + 1)
