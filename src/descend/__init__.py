@@ -18,6 +18,7 @@ The optimizer classes, `Optimizer` and the modules are loaded when first used, s
 from __future__ import annotations
 
 import importlib
+import pkgutil
 from typing import TYPE_CHECKING, Any
 
 from descend.expr import (
@@ -83,8 +84,11 @@ __all__ = [
 ]
 
 
+_MODULES = frozenset(module.name for module in pkgutil.iter_modules(__path__))
+
+
 def __getattr__(name: str) -> Any:
-    if name in ("optim", "rules", "schedules", "tasks"):
+    if name in _MODULES:
         return importlib.import_module(f"descend.{name}")
     if name.startswith("_"):
         raise AttributeError(f"module 'descend' has no attribute {name!r}")

@@ -1,0 +1,93 @@
+"""What a reader must know before believing a comparison, derived from its own numbers."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from descend.experiments.statistics import smallest_sign_flip_p
+
+SEEDS_FOR_SIGNIFICANCE = 6
+"""From six seeds on can a two-sided sign-flip test of paired differences give p below 0.05."""
+
+_END = {"low": "lowest", "high": "highest"}
+
+
+def caveats(document: Mapping[str, Any], moved: bool) -> list[str]:
+    """Return the caveats of a comparison, a sentence or two each, the weightiest first.
+
+    Args:
+        document: its results.
+        moved: whether it was finished on another machine than it was begun on.
+    """
+    return [*_of_size(document), *_of_tuning(document), *_of_outcome(document), *_of_machine(document, moved)]
+
+
+def _of_size(document: Mapping[str, Any]) -> Iterator[str]:
+    options, task = document["manifest"]["options"], document["task"]
+    seeds = options["seeds"]
+    if options["quick"]:
+        yield (
+            f"A screening, no claim: {options['trials']} rates and {seeds} seeds per optimizer, {task['steps']} steps "
+            "each, are the smallest honest run."
+        )
+    if seeds == 1:
+        yield "One seed per optimizer: the spread between runs is unknown, so there are no intervals."
+    elif seeds < SEEDS_FOR_SIGNIFICANCE:
+        yield (
+            f"With {seeds} seeds no difference can be called significant: the smallest p that a two-sided sign-flip "
+            f"test can give is {smallest_sign_flip_p(seeds):.2g}."
+        )
+    if seeds > 1:
+        yield (
+            f"The intervals are 95 % t intervals over {seeds} seeds (initial weights, data order). They do not cover "
+            f"the choice of the {task['sizes']['test']} test examples, nor other tasks."
+        )
+
+
+def _of_tuning(document: Mapping[str, Any]) -> Iterator[str]:
+    if document["manifest"]["options"]["trials"] == 1:
+        yield "One rate per optimizer: nothing was tuned, each ran at its known default."
+    else:
+        yield (
+            "Only the peak rate was tuned, on validation data under one seed; the other hyper-parameters and the "
+            "schedule are as shown."
+        )
+    titles = [optimizer["title"] for optimizer in document["optimizers"] if optimizer["scheduled"] is None]
+    if titles:
+        yield f"The rate is only the first step size, and follows no schedule, of {', '.join(titles)}."
+    edges = [
+        f"{optimizer['title']} ({optimizer['best_rate']:g}, the {_END[optimizer['edge']]})"
+        for optimizer in document["optimizers"]
+        if optimizer["edge"]
+    ]
+    if edges:
+        yield f"The best rate is an end of the grid, so a better one may lie beyond, of {', '.join(edges)}."
+
+
+def _of_outcome(document: Mapping[str, Any]) -> Iterator[str]:
+    titles = {optimizer["name"]: optimizer["title"] for optimizer in document["optimizers"]}
+    for phase, what in (("tuning", "tuning trials"), ("final", "final runs")):
+        shares = []
+        for name, title in titles.items():
+            trials = [t for t in document["trials"] if t["optimizer"] == name and t["phase"] == phase]
+            diverged = sum(trial["diverged"] for trial in trials)
+            if diverged:
+                shares.append(f"{title} ({diverged} of {len(trials)})")
+        if shares:
+            yield f"Diverged {what}, each counted as the worst result: {', '.join(shares)}."
+    target = f"the target (validation {document['task']['metric']} {document['task']['target']:g})"
+    misses = [
+        f"{titles[row['optimizer']]} ({row['n'] - row['reached']} of {row['n']})"
+        for row in document["summary"]
+        if row["reached"] < row["n"]
+    ]
+    if misses:
+        yield f"Final runs that missed {target}, each counted as later than all others: {', '.join(misses)}."
+
+
+def _of_machine(document: Mapping[str, Any], moved: bool) -> Iterator[str]:
+    yield (
+        f"Times are medians on one thread of {document['manifest']['hardware']['cpu']}, evaluation excluded; they say "
+        "little about other machines and larger models."
+    )
+    if moved:
+        yield "The run was begun on one machine and finished on another: its times mix the two."

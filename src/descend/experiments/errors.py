@@ -1,0 +1,28 @@
+"""What can go wrong for reasons outside the code; each message says what to do."""
+
+
+class UsageError(ValueError):
+    """What was asked for makes no sense: an unknown name, a number out of range."""
+
+
+class RunError(RuntimeError):
+    """A run directory cannot be used or written."""
+
+
+class Interrupted(KeyboardInterrupt):
+    """A run was stopped from the keyboard; the message says how far it is and how to go on.
+
+    Args:
+        done: trials that are finished and kept.
+        total: trials that the run has.
+    """
+
+    def __init__(self, done: int, total: int) -> None:
+        super().__init__()
+        self.done = done
+        self.total = total
+        self.command: str | None = None
+
+    def __str__(self) -> str:
+        how = f":\n  {self.command}" if self.command else "."
+        return f"stopped after {self.done} of {self.total} trials, which are kept. The same command goes on{how}"

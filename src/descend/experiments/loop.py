@@ -1,0 +1,140 @@
+"""A plain training loop that measures itself."""
+
+import math
+import statistics
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import nn
+
+from descend.tasks import EvaluationSplit, Task, TaskError
+
+UNTIMED_STEPS = 10
+"""First steps left out of the timing: they allocate state and warm caches."""
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """One point of a learning curve.
+
+    Attributes:
+        step: optimizer steps applied so far.
+        seconds: time spent in them, evaluation excluded.
+        train_loss: mean training loss of the steps since the last checkpoint.
+        validation_loss: loss on the validation split.
+        validation_metric: the task's metric on the validation split.
+    """
+
+    step: int
+    seconds: float
+    train_loss: float
+    validation_loss: float
+    validation_metric: float
+
+
+@dataclass
+class Training:
+    """What a training run left behind.
+
+    Attributes:
+        curve: its checkpoints, the last one after the last step unless it diverged.
+        diverged: whether a loss or a weight became infinite or NaN, which ends the run.
+        step_seconds: duration of each step, from fetching the batch to the updated weights.
+        optimizer_seconds: the optimizer's part of it.
+    """
+
+    curve: list[Checkpoint] = field(default_factory=list)
+    diverged: bool = False
+    step_seconds: list[float] = field(default_factory=list)
+    optimizer_seconds: list[float] = field(default_factory=list)
+
+
+def train(
+    task: Task, model: nn.Module, optimizer: torch.optim.Optimizer, *, seed: int, steps: int, every: int
+) -> Training:
+    """Train a model and evaluate it on the validation split.
+
+    Args:
+        task: gives batches and loss.
+        model: trained in place.
+        optimizer: holds the model's parameters.
+        seed: decides the batches.
+        steps: optimizer steps to take.
+        every: steps between two checkpoints; the last step always is one.
+    """
+    training = Training()
+    batches = task.batches(seed)
+    model.train()
+    losses: list[float] = []
+    for count in range(1, steps + 1):
+        loss = step(task, model, optimizer, batches, training)
+        losses.append(loss)
+        if training.diverged:
+            break
+        if count % every == 0 or count == steps:
+            scores = evaluate(task, model, "validation")
+            point = Checkpoint(
+                step=count,
+                seconds=sum(training.step_seconds),
+                train_loss=statistics.fmean(losses),
+                validation_loss=scores["loss"],
+                validation_metric=scores[task.metric],
+            )
+            training.diverged = not (_is_finite(model) and math.isfinite(point.validation_loss))
+            if training.diverged:
+                break
+            training.curve.append(point)
+            losses.clear()
+            model.train()
+    return training
+
+
+def step(
+    task: Task, model: nn.Module, optimizer: torch.optim.Optimizer, batches: Iterator[Any], training: Training
+) -> float:
+    """Take one step and time it; a loss that is not finite ends the run before the weights move."""
+    begun = time.perf_counter()
+    try:
+        batch = next(batches)
+    except StopIteration:
+        count = len(training.step_seconds)
+        raise TaskError(f"task {task.name}: batches() ended after {count} batches; let it go on without end") from None
+    optimizer.zero_grad()
+    loss = task.loss(model, batch)
+    value = loss.item()
+    if not math.isfinite(value):
+        training.diverged = True
+        return value
+    loss.backward()  # type: ignore[no-untyped-call]
+    stepping = time.perf_counter()
+    optimizer.step()
+    ended = time.perf_counter()
+    training.step_seconds.append(ended - begun)
+    training.optimizer_seconds.append(ended - stepping)
+    return value
+
+
+def evaluate(task: Task, model: nn.Module, split: EvaluationSplit) -> Mapping[str, float]:
+    """Return the task's own evaluation, checked for the keys it must have.
+
+    Raises:
+        TaskError: the loss or the metric is missing.
+    """
+    scores = task.evaluate(model, split)
+    for key in ("loss", task.metric):
+        if key not in scores:
+            raise TaskError(f"task {task.name}: evaluate() returned {sorted(scores)}, without '{key}'; add it")
+    return scores
+
+
+def milliseconds(seconds: list[float]) -> float | None:
+    """Return the median of step durations in milliseconds, the first steps left out; None if there are none."""
+    timed = seconds[min(UNTIMED_STEPS, len(seconds) // 2) :]
+    return 1e3 * statistics.median(timed) if timed else None
+
+
+def _is_finite(model: nn.Module) -> bool:
+    return all(bool(parameter.isfinite().all()) for parameter in model.parameters())

@@ -1,0 +1,128 @@
+"""What a finished comparison amounts to: one JSON document, format 1, from which table and report are made."""
+
+import math
+import statistics
+from collections.abc import Sequence
+from typing import Any
+
+from descend import optim
+from descend.experiments import search_space
+from descend.experiments.caveats import caveats
+from descend.experiments.manifest import FORMAT
+from descend.experiments.options import Options
+from descend.experiments.statistics import mean_interval, median_with_misses
+from descend.experiments.trial import Record, schedule
+from descend.tasks import Task
+
+_SCHEDULE_POINTS = 400
+
+
+def results(
+    task: Task, options: Options, manifest: dict[str, Any], records: Sequence[Record], hardware: dict[str, Any]
+) -> dict[str, Any]:
+    """Sum a comparison up.
+
+    Args:
+        task: what was trained.
+        options: what was asked for.
+        manifest: of the run.
+        records: of all its trials, tuning and final.
+        hardware: the machine that finished the run.
+
+    Returns:
+        The document; every number in it is finite, None stands for one that is not.
+    """
+    optimizers = [_optimizer(options, name, records) for name in options.optimizers]
+    edges = {optimizer["name"]: optimizer["edge"] for optimizer in optimizers}
+    summary = [_summary(task, name, edges[name], records) for name in options.optimizers]
+    document = {
+        "format": FORMAT,
+        "kind": "compare",
+        "label": "screening, no claim" if options.quick else "comparison",
+        "task": _task(task, options),
+        "manifest": manifest,
+        "schedule": _schedule(options.steps),
+        "optimizers": optimizers,
+        "trials": [record.as_dict() for record in records],
+        "summary": sorted(summary, key=lambda row: _order(task, row)),
+    }
+    return {**document, "caveats": caveats(document, moved=hardware != manifest["hardware"])}
+
+
+def edge_of(rate: float, rates: Sequence[float]) -> str | None:
+    """Return "low" or "high" where the rate is an end of a grid of at least two, else None."""
+    if len(rates) < 2 or rate not in (rates[0], rates[-1]):
+        return None
+    return "low" if rate == rates[0] else "high"
+
+
+def _task(task: Task, options: Options) -> dict[str, Any]:
+    names = ("name", "title", "description", "metric", "direction", "target", "batch_size")
+    return {**{name: getattr(task, name) for name in names}, "steps": options.steps, "sizes": dict(task.sizes)}
+
+
+def _schedule(steps: int) -> dict[str, Any]:
+    shape = schedule(steps)
+    stride = math.ceil(steps / _SCHEDULE_POINTS)
+    return {"text": str(shape), "values": [shape(s) for s in range(0, steps, stride)]}
+
+
+def _optimizer(options: Options, name: str, records: Sequence[Record]) -> dict[str, Any]:
+    rule, fixed = optim.by_name(name).rule, search_space.hyper_parameters(name)
+    listed = {key: list(value) if isinstance(value, tuple) else value for key, value in fixed.items()}
+    grid = search_space.rates(name, options.trials)
+    final = [record for record in records if record.optimizer == name and record.phase == "final"]
+    return {
+        "name": name,
+        "title": rule.title,
+        "summary": rule.summary,
+        "hyper_parameters": listed,
+        "scheduled": search_space.space(name).scheduled,
+        "rates": grid,
+        "best_rate": final[0].rate,
+        "edge": edge_of(final[0].rate, grid),
+        "mathml": rule.mathml(**fixed),
+        "text": rule.text(**fixed),
+        "state_bytes": _state_bytes(name, records),
+    }
+
+
+def _summary(task: Task, name: str, edge: str | None, records: Sequence[Record]) -> dict[str, Any]:
+    final = [record for record in records if record.optimizer == name and record.phase == "final"]
+    mean, low, high = mean_interval([_or_worst(task, record.test_metric) for record in final])
+    validation = mean_interval([_or_worst(task, record.validation_metric) for record in final])[0]
+    steps = median_with_misses([record.steps_to_target for record in final])
+    times = [record.ms_per_step for record in final if record.ms_per_step is not None]
+    return {
+        "optimizer": name,
+        "rate": final[0].rate,
+        "n": len(final),
+        "test_mean": _finite(mean),
+        "test_low": low,
+        "test_high": high,
+        "validation_mean": _finite(validation),
+        "steps_to_target": _finite(steps),
+        "reached": sum(record.steps_to_target is not None for record in final),
+        "ms_per_step": statistics.median(times) if times else None,
+        "state_bytes": _state_bytes(name, records),
+        "diverged": sum(record.diverged for record in final),
+        "edge": edge,
+    }
+
+
+def _state_bytes(name: str, records: Sequence[Record]) -> int:
+    return max(record.state_bytes for record in records if record.optimizer == name)  # 0 where no step was taken
+
+
+def _or_worst(task: Task, value: float | None) -> float:
+    return task.worst if value is None else value
+
+
+def _finite(value: float) -> float | None:
+    return value if math.isfinite(value) else None
+
+
+def _order(task: Task, row: dict[str, Any]) -> tuple[float, float, str]:
+    sign = -1.0 if task.direction == "maximize" else 1.0
+    test, validation = (sign * _or_worst(task, row[key]) for key in ("test_mean", "validation_mean"))
+    return test, validation, row["optimizer"]

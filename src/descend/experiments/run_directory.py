@@ -1,0 +1,178 @@
+"""The directory of a run: who may use it, what is in it, and how its files are written."""
+
+import json
+import os
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any, TextIO
+
+from descend.experiments.errors import RunError
+from descend.experiments.manifest import FORMAT
+
+if sys.platform != "win32":
+    import fcntl
+
+MANIFEST, TRIALS, RESULTS, REPORT = "manifest.json", "trials.db", "results.json", "report.html"
+MARKER = ".descend-run"
+"""Tells that the directory is a run's, and is locked while a process works in it."""
+
+_WRITTEN = (REPORT, RESULTS, TRIALS, MANIFEST)
+"""What a run writes, in the order of deletion: the manifest goes last, as trials without it mean nothing."""
+
+
+class RunDirectory:
+    """A run's directory, with its manifest checked and its lock held; made by `opened`."""
+
+    def __init__(self, path: Path, manifest: dict[str, Any]) -> None:
+        self.path = path
+        self.manifest = manifest
+
+    @property
+    def trials(self) -> Path:
+        """The file of finished trials."""
+        return self.path / TRIALS
+
+    @property
+    def report(self) -> Path:
+        """The report, which a finished run has."""
+        return self.path / REPORT
+
+    def results(self) -> dict[str, Any] | None:
+        """Return the results of a finished run; None if it is not finished, or they must be summed up anew."""
+        try:
+            results = json.loads((self.path / RESULTS).read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return None
+        return results if isinstance(results, dict) and results.get("format") == FORMAT else None
+
+    def write_results(self, results: Mapping[str, Any]) -> None:
+        """Write the results, which marks the run as finished; a report of older results goes first."""
+        self.report.unlink(missing_ok=True)
+        write_json(self.path / RESULTS, results)
+
+
+@contextmanager
+def opened(path: Path, manifest: dict[str, Any], fresh: bool = False) -> Iterator[RunDirectory]:
+    """Open a run directory for the run that a manifest describes: a new one, or one that began with the same options.
+
+    While it is open no other process can open it; the lock dies with its process.
+
+    Args:
+        path: the directory; made if it does not exist.
+        manifest: of the run that is asked for.
+        fresh: delete what an earlier run wrote there first.
+
+    Raises:
+        RunError: the directory is not a run's, is in use, holds another run, is damaged, or cannot be written.
+    """
+    with ExitStack() as stack:
+        try:
+            _refuse_foreign(path)
+            path.mkdir(parents=True, exist_ok=True)
+            _lock(stack.enter_context(open(path / MARKER, "a+", encoding="utf-8")), path)
+            if fresh:
+                _delete(path)
+        except OSError as error:
+            raise _unwritable(path, error) from error
+        yield RunDirectory(path, _agreed(path, manifest))
+
+
+def write_json(path: Path, content: Mapping[str, Any]) -> None:
+    """Write a JSON file so that a reader sees the old one or the new one, never a part.
+
+    Raises:
+        RunError: the file cannot be written, for example because the disk is full.
+        ValueError: a number in it is not finite.
+    """
+    text = json.dumps(content, indent=1, allow_nan=False)
+    temporary = path.with_name(path.name + ".new")
+    try:
+        with open(temporary, "w", encoding="utf-8") as file:
+            file.write(text + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise _unwritable(path, error) from error
+
+
+def _refuse_foreign(path: Path) -> None:
+    if path.exists() and not path.is_dir():
+        raise RunError(f"{path} is a file, not a run directory; choose another --out")
+    if path.is_dir() and any(path.iterdir()) and not _is_run(path):
+        raise RunError(
+            f"{path} exists and is not a run of `descend compare`; choose another --out, or an empty directory"
+        )
+
+
+def _is_run(path: Path) -> bool:
+    if (path / MARKER).exists():
+        return True
+    try:  # a copy may have lost the hidden file
+        return _read_manifest(path).get("kind") == "compare"
+    except (OSError, ValueError):
+        return False
+
+
+def _lock(marker: TextIO, path: Path) -> None:
+    if sys.platform == "win32":
+        return
+    try:
+        fcntl.flock(marker, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        marker.seek(0)
+        holder = marker.read().strip() or "another process"
+        raise RunError(f"{path} is in use by {holder}; wait for it, or choose another --out") from None
+    marker.truncate(0)
+    marker.write(f"process {os.getpid()}\n")
+    marker.flush()
+
+
+def _delete(path: Path) -> None:
+    for name in _WRITTEN:
+        for ending in ("", ".new", "-journal", "-wal", "-shm"):
+            (path / (name + ending)).unlink(missing_ok=True)
+
+
+def _agreed(path: Path, wanted: dict[str, Any]) -> dict[str, Any]:
+    """Return the stored manifest, if what is wanted agrees with it; write a new one where there is none."""
+    remedy = "start over with --fresh, or choose another --out"
+    if not (path / MANIFEST).exists():
+        if (path / TRIALS).exists():
+            raise RunError(f"{path} holds trials without their manifest.json; {remedy}")
+        write_json(path / MANIFEST, wanted)
+        return wanted
+    try:
+        stored = _read_manifest(path)
+        options, versions = dict(stored["options"]), dict(stored["versions"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise RunError(f"{path / MANIFEST} cannot be read ({error}); {remedy}") from error
+    if found := _differences(options, wanted["options"]):
+        raise RunError(f"{path} holds a run with other options ({found}); {remedy}")
+    finished = (path / RESULTS).exists()
+    if not finished and (found := _differences(versions, wanted["versions"])):
+        raise RunError(f"{path} holds a run begun with other software ({found}); {remedy}")
+    return stored
+
+
+def _read_manifest(path: Path) -> dict[str, Any]:
+    manifest = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
+    if not isinstance(manifest, dict):
+        raise ValueError("not a manifest")
+    return manifest
+
+
+def _differences(stored: Mapping[str, Any], wanted: Mapping[str, Any]) -> str:
+    names = [name for name in {**stored, **wanted} if stored.get(name) != wanted.get(name)]
+    return "; ".join(f"{name}: {_shown(stored.get(name))} there, {_shown(wanted.get(name))} now" for name in names)
+
+
+def _shown(value: object) -> str:
+    return ",".join(map(str, value)) if isinstance(value, list) else str(value)
+
+
+def _unwritable(path: Path, error: OSError) -> RunError:
+    return RunError(f"{path} cannot be written ({error.strerror}); make room or choose another --out, and start again")

@@ -1,0 +1,135 @@
+"""Numbers as the report writes them."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+from descend.report.results import Optimizer, Results, Row
+
+# A number and its unit never part at the end of a line.
+_SPACE = "\u00a0"
+
+
+@dataclass(frozen=True)
+class Metric:
+    """The number by which a task is judged: its name, its direction and how it is written."""
+
+    name: str
+    higher_is_better: bool
+    decimals: int
+
+    @classmethod
+    def of(cls, results: Results) -> Metric:
+        """The metric of a comparison, with as many decimals for all values as give the best mean four digits."""
+        task = results.task
+        best = next((row.test_mean for row in results.summary if row.test_mean and not row.failed), 1.0)
+        decimals = 1 if task.metric == "accuracy" else 3 - math.floor(math.log10(abs(best)))
+        return cls(task.metric.replace("_", " "), task.direction == "maximize", min(max(decimals, 0), 6))
+
+    @property
+    def percent(self) -> bool:
+        """Whether the values lie in 0..1 and are shown in per cent."""
+        return self.name == "accuracy"
+
+    def shown(self, value: float) -> float:
+        """The value in the unit of the page."""
+        return 100 * value if self.percent else value
+
+    def text(self, value: float | None) -> str:
+        """The value with its unit, a dash for None."""
+        if value is None:
+            return "–"
+        return self._written(self.shown(value)) + (f"{_SPACE}%" if self.percent else "")
+
+    def reach(self, row: Row) -> list[float]:
+        """Mean and ends of a row's interval in the unit of the page; per cents cut to 0..100, beyond which none is."""
+        values = [self.shown(value) for value in row.reach()]
+        return [min(max(value, 0.0), 100.0) for value in values] if self.percent else values
+
+    def interval(self, row: Row) -> str:
+        """The interval of a row in brackets, empty where there is none."""
+        if row.test_low is None or row.test_high is None:
+            return ""
+        low, high = min(self.reach(row)), max(self.reach(row))
+        return f"[{self._written(low)},{_SPACE}{self._written(high)}]"
+
+    def mean(self, row: Row) -> str:
+        """Mean and interval on test data: `97.8 % [97.1, 98.5]`."""
+        return f"{self.text(row.test_mean)}{_SPACE}{self.interval(row)}".rstrip(_SPACE)
+
+    def _written(self, shown: float) -> str:
+        return f"{shown:,.{self.decimals}f}" if abs(shown) < 1e6 else number(shown)
+
+
+def number(value: float | None) -> str:
+    """Four significant digits, trailing zeros kept so that a column lines up; a dash for None."""
+    if value is None:
+        return "–"
+    if value == 0:
+        return "0"
+    if abs(value) >= 1e15 or abs(value) < 1e-3:
+        return _short_exponent(f"{value:.3e}")
+    if abs(value) >= 1e4:
+        return f"{value:,.0f}"
+    return f"{value:#.4g}".rstrip(".")
+
+
+def rate(value: float | None) -> str:
+    """A rate in three significant digits, as one would type it: 0.001, 3.16e-5."""
+    return "–" if value is None else _short_exponent(f"{value:.3g}")
+
+
+def plain(value: Any) -> str:
+    """A value of a JSON file in words: a list by its members, a float without idle digits."""
+    if isinstance(value, str):
+        return value
+    if isinstance(value, list):
+        return ", ".join(map(plain, value)) or "none"
+    if isinstance(value, dict):
+        return ", ".join(f"{key} {plain(item)}" for key, item in value.items()) or "none"
+    if isinstance(value, float):
+        return _short_exponent(f"{value:.6g}")
+    return "none" if value is None else str(value).lower()
+
+
+def _short_exponent(text: str) -> str:
+    mantissa, mark, exponent = text.partition("e")
+    return f"{mantissa}e{int(exponent)}" if mark else mantissa
+
+
+def milliseconds(value: float | None) -> str:
+    """A time in three significant digits."""
+    return "–" if value is None else f"{value:#.3g}".rstrip(".") if value < 1000 else f"{value:,.0f}"
+
+
+def memory(count: int) -> str:
+    """A number of bytes with a binary unit."""
+    size, unit = float(count), "B"
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if size < 1024 or unit == "GiB":
+            break
+        size /= 1024
+    return f"{size:.0f}{_SPACE}{unit}" if unit == "B" or size >= 100 else f"{size:.1f}{_SPACE}{unit}"
+
+
+def steps(value: float | None) -> str:
+    """A number of steps, or that the target was not reached."""
+    return "not reached" if value is None else f"{value:,.0f}"
+
+
+def edge(entry: Optimizer | Row) -> str:
+    """What to say of a best rate at the end of its grid; empty where it lies inside."""
+    return "" if entry.edge is None else f"{'lowest' if entry.edge == 'low' else 'highest'} rate of its grid"
+
+
+def count(n: int, noun: str) -> str:
+    """A count in words up to ten: `three seeds`, `one seed`, `12 seeds`."""
+    words = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
+    return f"{words[n] if n < len(words) else n} {noun}{'' if n == 1 else 's'}"
+
+
+def listing(names: list[str]) -> str:
+    """`A`, `A and B`, `A, B and C`."""
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"

@@ -1,0 +1,107 @@
+"""The `Task` protocol: what a problem must offer to be trained on and compared."""
+
+import math
+from collections.abc import Iterator, Mapping
+from typing import Any, Literal, Protocol, TypeVar
+
+from torch import Tensor, nn
+
+Direction = Literal["maximize", "minimize"]
+EvaluationSplit = Literal["validation", "test"]
+
+ATTRIBUTES = ("name", "title", "description", "metric", "direction", "target", "worst", "steps", "batch_size", "sizes")
+METHODS = ("model", "batches", "loss", "evaluate")
+
+_MARK = "__descend_task__"
+_TaskClass = TypeVar("_TaskClass", bound=type)
+
+
+class TaskError(ValueError):
+    """A task that cannot be used: unknown, missing or incomplete. The message says what to do."""
+
+
+class Task(Protocol):
+    """A problem: data, model, loss and metric.
+
+    Any class with these members will do; `TensorTask` supplies most of them where the data fit in memory. The same seed
+    must give the same initial weights and the same batches in the same order, whatever the optimizer.
+    """
+
+    name: str
+    """What the command line calls it."""
+    title: str
+    """What tables and reports call it."""
+    description: str
+    """One line: data, model, split sizes."""
+    metric: str
+    """Name of the metric, for example "accuracy"; also its key in what `evaluate` returns."""
+    direction: Direction
+    """Whether the metric is better when larger or when smaller."""
+    target: float
+    """The validation metric that counts as reached."""
+    worst: float
+    """The metric's worst value, which a diverged run is given: 0 for an accuracy, math.inf for an error."""
+    steps: int
+    """The default budget: optimizer steps of one run."""
+    batch_size: int
+    """Examples in one training batch."""
+
+    @property
+    def sizes(self) -> Mapping[str, int]:
+        """Number of examples in "train", "validation" and "test"."""
+        ...
+
+    def model(self, seed: int) -> nn.Module:
+        """Return a freshly initialised model; the seed alone decides its weights."""
+        ...
+
+    def batches(self, seed: int) -> Iterator[Any]:
+        """Yield training batches without end; the seed alone decides their order."""
+        ...
+
+    def loss(self, model: nn.Module, batch: Any) -> Tensor:
+        """Return the training loss of the model on a batch: a scalar to call backward on."""
+        ...
+
+    def evaluate(self, model: nn.Module, split: EvaluationSplit) -> Mapping[str, float]:
+        """Return {"loss": ..., metric: ...} on all of the split, in evaluation mode and without gradients."""
+        ...
+
+
+def task(cls: _TaskClass) -> _TaskClass:
+    """Mark a class as the task of its file, so that it is found there by name."""
+    setattr(cls, _MARK, True)
+    return cls
+
+
+def is_marked(thing: object, module: str) -> bool:
+    """Tell whether a thing is a class that `@task` marks and that the named module defines itself."""
+    return isinstance(thing, type) and _MARK in vars(thing) and thing.__module__ == module
+
+
+def verify(instance: Task, where: str) -> None:
+    """Check that a task offers what the protocol asks for, without loading its data.
+
+    Raises:
+        TaskError: names the class, the file and the member to add or correct.
+    """
+    cls = type(instance)
+    who = f"{where}: class {cls.__name__}"
+    for member in (*ATTRIBUTES, *METHODS):
+        if not hasattr(cls, member) and member not in vars(instance):
+            what = f"a method `{member}(...)`" if member in METHODS else f"an attribute `{member}`"
+            raise TaskError(f"{who} lacks {what}; add it, or derive the class from descend.tasks.TensorTask")
+    if instance.direction not in ("maximize", "minimize"):
+        raise TaskError(f'{who}: direction is {instance.direction!r}; write "maximize" or "minimize"')
+    for number in ("steps", "batch_size"):
+        value = getattr(instance, number)
+        if not isinstance(value, int) or value < 1:
+            raise TaskError(f"{who}: {number} is {value!r}; give a whole number, 1 or more")
+    if not math.isfinite(instance.target):
+        raise TaskError(f"{who}: target is {instance.target!r}; give the validation {instance.metric} to reach")
+    below = instance.worst < instance.target
+    if below != (instance.direction == "maximize"):
+        raise TaskError(
+            f"{who}: worst ({instance.worst}) is not worse than target ({instance.target}) although the task says "
+            f"{instance.direction}; set worst to the {instance.metric} of a model that failed"
+        )

@@ -1,0 +1,95 @@
+"""Find a task: by name among this package's files, or in a file of the user's."""
+
+import difflib
+import importlib
+import pkgutil
+import sys
+from pathlib import Path
+from types import ModuleType
+from typing import cast
+
+from descend.tasks.base import Task, TaskError, is_marked, verify
+
+_EXAMPLE = "see examples/mytask.py for a complete file"
+
+
+def catalog() -> dict[str, type[Task]]:
+    """Return the built-in tasks by name, in alphabetical order."""
+    import descend.tasks as package
+
+    files = [info.name for info in pkgutil.iter_modules(package.__path__)]
+    classes = [cls for file in files for cls in _tasks_in(importlib.import_module(f"{package.__name__}.{file}"))]
+    return {cls.name: cls for cls in sorted(classes, key=lambda cls: cls.name)}
+
+
+def load(name_or_file: str) -> Task:
+    """Return a task, given the name of a built-in one or the path of a Python file with one `@task` class.
+
+    Raises:
+        TaskError: the name is unknown, the file cannot be read or run, or its task is incomplete.
+    """
+    if is_file_reference(name_or_file):
+        return _load_file(Path(name_or_file))
+    known = catalog()
+    if name_or_file not in known:
+        near = difflib.get_close_matches(name_or_file, known, n=1)
+        hint = f"did you mean '{near[0]}'?" if near else "a file of your own is given by its path, ending in .py."
+        raise TaskError(f"unknown task '{name_or_file}'; {hint} Known: {', '.join(known)}")
+    return _instance(known[name_or_file], f"task {name_or_file}")
+
+
+def is_file_reference(name_or_file: str) -> bool:
+    """Tell whether a task is meant as a file (it ends in .py or contains a slash) rather than by name."""
+    return name_or_file.endswith(".py") or "/" in name_or_file or "\\" in name_or_file
+
+
+def _tasks_in(module: ModuleType) -> list[type[Task]]:
+    return [cast(type[Task], thing) for thing in vars(module).values() if is_marked(thing, module.__name__)]
+
+
+def _load_file(path: Path) -> Task:
+    module = _run_file(path)
+    classes = _tasks_in(module)
+    if not classes:
+        raise TaskError(f"{path}: no task in this file; put @descend.tasks.task above your class ({_EXAMPLE})")
+    if len(classes) > 1:
+        names = ", ".join(cls.__name__ for cls in classes)
+        raise TaskError(
+            f"{path}: {len(classes)} tasks in this file ({names}); keep @task on one, give the others own files"
+        )
+    return _instance(classes[0], str(path))
+
+
+def _run_file(path: Path) -> ModuleType:
+    try:
+        source = path.read_bytes()
+    except FileNotFoundError:
+        raise TaskError(f"{path}: no such file; give the path of a Python file with a task ({_EXAMPLE})") from None
+    except OSError as error:
+        raise TaskError(
+            f"{path}: cannot be read ({error.strerror}); give a Python file with a task ({_EXAMPLE})"
+        ) from None
+    # Compiled from the bytes, not imported: an edit within the clock's resolution would otherwise find a stale cache.
+    module = ModuleType(f"descend_task_{path.stem}")
+    module.__file__ = str(path.resolve())
+    sys.modules[module.__name__] = module
+    folder = str(path.resolve().parent)
+    if folder not in sys.path:  # as when Python runs the file itself: it may import its neighbours
+        sys.path.append(folder)
+    try:
+        exec(compile(source, str(path), "exec"), vars(module))
+    except Exception as error:
+        del sys.modules[module.__name__]
+        raise TaskError(f"{path}: running the file failed with {type(error).__name__}: {error}") from error
+    return module
+
+
+def _instance(cls: type[Task], where: str) -> Task:
+    try:
+        instance = cls()
+    except TypeError as error:  # an abstract method left open, or a constructor that wants arguments
+        raise TaskError(
+            f"{where}: class {cls.__name__} cannot be made without arguments: {error}; {_EXAMPLE}"
+        ) from error
+    verify(instance, where)
+    return instance

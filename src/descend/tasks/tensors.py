@@ -1,0 +1,107 @@
+"""`TensorTask`: a task whose data are tensors in memory needs only these and a network."""
+
+import abc
+from collections.abc import Iterator, Mapping
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from descend.tasks.base import Direction, EvaluationSplit, TaskError
+from descend.tasks.seeding import seeded
+
+_EVALUATION_BATCH = 512
+
+
+class TensorTask(abc.ABC):
+    """A task on tensors in memory, by default classification judged by accuracy.
+
+    A subclass gives `name`, `target`, `tensors` and `network`; it overrides `criterion` and `score` (with `metric`,
+    `direction` and `worst`) for another loss and metric. Without a `description` its docstring's first line is taken.
+    """
+
+    name: str
+    title: str
+    description: str
+    metric: str = "accuracy"
+    direction: Direction = "maximize"
+    target: float
+    worst: float = 0.0
+    steps: int = 600
+    batch_size: int = 32
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        if not hasattr(cls, "title") and hasattr(cls, "name"):
+            cls.title = cls.name
+        if not hasattr(cls, "description") and cls.__doc__:
+            cls.description = cls.__doc__.strip().splitlines()[0]
+
+    @abc.abstractmethod
+    def tensors(self) -> Mapping[str, tuple[Tensor, Tensor]]:
+        """Return inputs and targets of "train", "validation" and "test"; called once, at first need."""
+
+    @abc.abstractmethod
+    def network(self) -> nn.Module:
+        """Return a new model; torch's global generator, seeded beforehand, decides its initial weights."""
+
+    def criterion(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        """Return the mean loss over the examples; by default the cross entropy in nats."""
+        return nn.functional.cross_entropy(outputs, targets)
+
+    def score(self, outputs: Tensor, targets: Tensor) -> float:
+        """Return the metric over all examples; by default the share of right classes."""
+        return (outputs.argmax(1) == targets).double().mean().item()
+
+    @property
+    def sizes(self) -> Mapping[str, int]:
+        """Number of examples in each split."""
+        return {name: len(targets) for name, (_, targets) in self._splits.items()}
+
+    def model(self, seed: int) -> nn.Module:
+        """Return `network()` as initialised under the seed."""
+        with seeded(seed):
+            return self.network()
+
+    def batches(self, seed: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield batches of `batch_size` for ever: epochs in an order drawn from the seed, each without its odd rest."""
+        inputs, targets = self._splits["train"]
+        size = min(self.batch_size, len(targets))
+        generator = torch.Generator().manual_seed(seed)
+        while True:
+            order = torch.randperm(len(targets), generator=generator)
+            for start in range(0, len(order) - size + 1, size):
+                chosen = order[start : start + size]
+                yield inputs[chosen], targets[chosen]
+
+    def loss(self, model: nn.Module, batch: tuple[Tensor, Tensor]) -> Tensor:
+        """Return `criterion` on one batch."""
+        inputs, targets = batch
+        return self.criterion(model(inputs), targets)
+
+    @torch.no_grad()
+    def evaluate(self, model: nn.Module, split: EvaluationSplit) -> dict[str, float]:
+        """Return loss and metric on a whole split, in evaluation mode; a model in training mode goes back to it."""
+        inputs, targets = self._splits[split]
+        was_training = model.training
+        model.eval()
+        outputs = torch.cat([model(part) for part in torch.split(inputs, _EVALUATION_BATCH)])
+        model.train(was_training)
+        return {"loss": self.criterion(outputs, targets).item(), self.metric: self.score(outputs, targets)}
+
+    @cached_property
+    def _splits(self) -> Mapping[str, tuple[Tensor, Tensor]]:
+        splits = self.tensors()
+        for name in ("train", "validation", "test"):
+            if name not in splits:
+                raise TaskError(
+                    f"task {self.name}: tensors() gives no '{name}' split; return train, validation and test"
+                )
+            inputs, targets = splits[name]
+            if len(inputs) != len(targets) or len(targets) == 0:
+                raise TaskError(
+                    f"task {self.name}: the '{name}' split has {len(inputs)} inputs and {len(targets)} targets; "
+                    "give as many of one as of the other, and at least one"
+                )
+        return splits

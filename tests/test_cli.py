@@ -1,0 +1,183 @@
+"""The `descend` command: what it prints, and how it fails."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from descend import cli, commands, rules, schedules, tasks
+from descend.experiments import trial
+from descend.experiments.console import human_bytes
+
+ROOT = Path(__file__).parent.parent
+EXAMPLE = str(ROOT / "examples" / "mytask.py")
+
+
+@pytest.fixture
+def descend(capsys, monkeypatch, tmp_path):
+    """Run a command in an empty folder; gives its exit code, standard output and standard error."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(*words):
+        with pytest.raises(SystemExit) as caught:
+            cli.main(list(words))
+        printed = capsys.readouterr()
+        return caught.value.code, printed.out, printed.err
+
+    return run
+
+
+def test_compare_on_the_users_own_file_from_start_to_report(descend, tmp_path):
+    words = ["compare", "--task", EXAMPLE, "--optimizers", "sgd, adamw", "--quick", "--trials", "3", "--out", "mine"]
+    code, out, err = descend(*words)
+    assert (code, err) == (0, "")
+    assert "[15/15] final adamw" not in out
+    assert "[12/12] final adamw, rate" in out
+    assert "Breast tumours, 100 steps, 3 seeds (screening, no claim)" in out
+    assert "- A screening, no claim: 3 rates and 3 seeds per optimizer" in out
+    assert f"report: {Path('mine') / 'report.html'}" in out
+    found = json.loads((tmp_path / "mine" / "results.json").read_text())
+    assert found["label"] == "screening, no claim"
+    assert all(row["test_mean"] > 0.9 for row in found["summary"])
+    page = (tmp_path / "mine" / "report.html").read_text()
+    assert "Breast tumours" in page
+    assert "screening, no claim" in page
+
+    code, again, err = descend(*words)
+    assert (code, err) == (0, "")
+    assert again == out[out.index("Breast tumours") :]
+
+    code, out, err = descend(*words, "--seeds", "4")
+    assert (code, out) == (1, "")
+    assert err.count("\n") == 1
+    assert "seeds: 3 there, 4 now" in err
+    assert "--fresh" in err
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["compare", "--task", "digit"], "unknown task 'digit'; did you mean 'digits'?"),
+        (["compare", "--task", "no.py"], "no.py: no such file"),
+        (["compare", "--optimizers", "adamm"], "did you mean 'adam'"),
+        (["compare", "--optimizers", ","], "no optimizer named"),
+        (["compare", "--seeds", "0"], "seeds is 0; give 1 or more"),
+        (["compare", "--seeds", "many"], "--seeds"),
+        (["compare", "--sed", "1"], "No such option: --sed"),
+        (["compares"], "No such command 'compares'"),
+        (["show"], "Missing argument"),
+        (["show", "lionn"], "unknown optimizer 'lionn'; did you mean 'lion'?"),
+        (["show", "adam", "ams=true"], "no hyper-parameter 'ams'; did you mean 'amsgrad'"),
+        (["show", "adam", "true"], "'true' is no hyper-parameter; write name=value"),
+        (["show", "sgd", "momentum=big"], "momentum is a number such as 0, not big"),
+        (["show", "sgd", "nesterov=1"], "nesterov is true or false such as false, not 1"),
+        (["show", "adam", "betas=0.9"], "betas is 2 numbers such as 0.9,0.999, not 0.9"),
+        (["list", "optimiser"], "nothing to list under 'optimiser'; did you mean 'optimizers'?"),
+    ],
+)
+def test_wrong_words_exit_with_2_and_one_line(descend, tmp_path, words, message):
+    code, out, err = descend(*words)
+    assert (code, out) == (2, "")
+    assert message in err
+    assert err.startswith("descend: ")
+    assert err.count("\n") == 1
+    assert not list(tmp_path.iterdir())
+
+
+def test_without_words_help(descend):
+    code, out, err = descend()
+    assert (code, err) == (0, "")
+    for command in ("compare", "show", "list"):
+        assert command in out
+
+
+@pytest.mark.parametrize("name", sorted(rules.catalog()))
+def test_show_describes_every_optimizer(descend, name):
+    code, out, err = descend("show", name)
+    rule = rules.catalog()[name]
+    assert (code, err) == (0, "")
+    for part in (rule.summary, *rule.text().splitlines(), *rule.latex().splitlines(), str(rule.cost())):
+        assert part.strip() in out
+    for slot in rule.formula().slots.values():
+        assert f"{slot.key}: " in out
+
+
+def test_show_takes_hyper_parameters_and_lists_the_other_variants(descend):
+    _, plain, _ = descend("show", "sgd")
+    _, nesterov, _ = descend("show", "sgd", "momentum=0.9", "nesterov=true")
+    assert "momentum_buffer" not in plain
+    assert "momentum_buffer: the parameter's size" in nesterov
+    assert rules.sgd.text(momentum=0.9, nesterov=True).splitlines()[-1].strip() in nesterov
+    variants = plain[plain.index("variants") :].split("\n")[1:]
+    assert {line.strip() for line in variants} >= {"momentum=0.9", "weight_decay=0.01", "momentum=0.9 nesterov=true"}
+
+
+def test_every_variant_that_show_names_can_be_shown(descend):
+    for name, rule in rules.catalog().items():
+        for variant in commands.variants(rule):
+            code, out, _ = descend("show", name, *variant.split())
+            assert code == 0
+            assert out
+
+
+def test_list_names_everything_with_a_line(descend):
+    _, out, _ = descend("list")
+    for name, rule in rules.catalog().items():
+        assert f"  {name} " in out
+        assert rule.summary in out
+    for name in (*schedules.catalog(), *tasks.catalog()):
+        assert f"  {name} " in out
+    code, only, _ = descend("list", "tasks")
+    assert code == 0
+    assert only.startswith("  digits")
+    assert "adamw" not in only
+
+
+@pytest.mark.parametrize("package", ["typer", "optuna"])
+def test_a_missing_extra_is_one_line(descend, monkeypatch, package):
+    for name in [name for name in sys.modules if name.partition(".")[0] == package]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, package, None)
+    code, out, err = descend("compare", "--task", EXAMPLE, "--optimizers", "sgd")
+    assert (code, out) == (1, "")
+    assert err == "descend: this command needs more packages: pip install 'descend[lab]'\n"
+
+
+def test_ctrl_c_says_how_to_go_on_and_exits_with_130(descend, monkeypatch):
+    original, count = trial.run, iter(range(99))
+
+    def run(*arguments):
+        if next(count) == 2:
+            raise KeyboardInterrupt
+        return original(*arguments)
+
+    monkeypatch.setattr(trial, "run", run)
+    code, _, err = descend("compare", "--task", EXAMPLE, "--optimizers", "sgd", "--steps", "10", "--seeds", "1")
+    assert code == 130
+    assert "stopped after 2 of 10 trials, which are kept. The same command goes on:" in err
+    assert f"\n  descend compare --task {EXAMPLE} --optimizers sgd --seeds 1 --steps 10\n" in err
+
+
+def test_an_error_of_the_users_model_is_shown_as_it_is(descend, tmp_path):
+    own = Path(EXAMPLE).read_text().replace("nn.Linear(32, 2)", "nn.Linear(31, 2)")
+    (tmp_path / "own.py").write_text(own)
+    with pytest.raises(RuntimeError, match="shapes cannot be multiplied"):
+        cli.main(["compare", "--task", "own.py", "--optimizers", "sgd"])
+
+
+@pytest.mark.parametrize(
+    ("count", "text"), [(0, "0 B"), (999, "999 B"), (1024, "1 KiB"), (54824, "53.5 KiB"), (2**30, "1 GiB")]
+)
+def test_bytes_for_people(count, text):
+    assert human_bytes(count) == text
+
+
+def test_the_command_is_installed_and_lists_optimizers_without_torch():
+    script = Path(sys.executable).parent / "descend"
+    words = [sys.executable, "-X", "importtime", script, "list", "optimizers"]
+    listed = subprocess.run(words, capture_output=True, text=True, check=True)
+    assert rules.adamw.summary in listed.stdout
+    assert "| descend.cli\n" in listed.stderr
+    assert "| torch\n" not in listed.stderr
