@@ -145,6 +145,15 @@ def test_ndim_is_an_int_while_tracing_and_numel_a_scalar():
     assert matrices_only.formula(ndim=1) is not matrices_only.formula(ndim=2)
 
 
+def test_source_has_the_values_given_as_defaults():
+    made = descend.rules.lion
+    made.formula(lr=0.7, weight_decay=0.3)  # traced first with other numbers, which must not show
+    source = made.source(lr=0.5, weight_decay=0.1)
+    assert "lr=0.5" in source
+    assert "weight_decay=0.1" in source
+    assert "lr=0.0001" in made.source()
+
+
 def test_fresh_settles_to_one_side():
     formula = descend.rules.sgd.formula(momentum=0.9)
     assert formula.asks_fresh == {"buf"}

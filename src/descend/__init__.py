@@ -84,7 +84,7 @@ __all__ = [
 ]
 
 
-_MODULES = frozenset(module.name for module in pkgutil.iter_modules(__path__))
+_MODULES = frozenset(module.name for module in pkgutil.iter_modules(__path__))  # noqa: F405
 
 
 def __getattr__(name: str) -> Any:

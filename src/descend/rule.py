@@ -19,6 +19,7 @@ import inspect
 import sys
 import threading
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 from descend.expr import FormulaError
@@ -229,10 +230,12 @@ class Rule:
         return render.text(self.formula(**hyper_parameters))
 
     def source(self, language: str = "python", **hyper_parameters: Any) -> str:
-        """The variant as source code; "python" reads back to the identical formula."""
+        """The variant as source code, its defaults the values given; "python" reads back to the identical formula."""
         from descend import render
 
-        return render.source(self.formula(**hyper_parameters), language)
+        formula = self.formula(**hyper_parameters)
+        given = {name: hyper_parameters[name] for name in self.hyper_parameters if name in hyper_parameters}
+        return render.source(replace(formula, hyper_parameters=self.merged(given)), language)
 
     def cost(self, **hyper_parameters: Any) -> Cost:
         """What a step costs per parameter: bytes read and written, operations, bytes of state."""

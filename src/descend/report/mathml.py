@@ -19,7 +19,9 @@ _ATTRIBUTE_NAMES = """
 """
 _ELEMENTS, _ATTRIBUTES = frozenset(_NAMES.split()), frozenset(_ATTRIBUTE_NAMES.split())
 
-_ALIGNMENT = re.compile("text-align: (left|center|right)")
+# What a style may say: declarations of alignment and of font families, which cannot reach outside the page.
+_DECLARATION = r"(text-align: (-webkit-)?(left|center|right)|font-family: [\w ,]+)"
+_STYLE = re.compile(rf"{_DECLARATION}(; {_DECLARATION})*")
 
 
 def trusted(source: str) -> Markup | None:
@@ -33,7 +35,7 @@ def trusted(source: str) -> Markup | None:
         if element.tag not in _ELEMENTS:
             return None
         for name, value in list(element.attrib.items()):
-            if name not in _ATTRIBUTES and not (name == "style" and _ALIGNMENT.fullmatch(value)):
+            if name not in _ATTRIBUTES and not (name == "style" and _STYLE.fullmatch(value)):
                 del element.attrib[name]
     if root.tag != "math":
         return None

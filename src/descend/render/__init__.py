@@ -1,0 +1,47 @@
+"""A formula as mathematics, as source code and as a cost.
+
+`latex`, `mathml` and `text` print the same notation; `source` gives a file that reads back to the identical formula;
+`cost` counts bytes and operations.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final
+
+from descend.render import as_latex, as_mathml, as_text
+from descend.render.as_python import python
+from descend.render.costs import Cost, cost
+from descend.render.notation import equations
+from descend.tracing import Formula
+
+__all__ = ["Cost", "cost", "latex", "mathml", "source", "text"]
+
+LANGUAGES: Final[dict[str, Callable[[Formula], str]]] = {"python": python}
+"""The languages of `source`, and what writes each."""
+
+
+def latex(formula: Formula) -> str:
+    """The formula as LaTeX: an aligned environment with a line per named intermediate, new slot and new parameter."""
+    return as_latex.latex(equations(formula))
+
+
+def mathml(formula: Formula) -> str:
+    """The formula as MathML: a <math> element that needs no script, with the plain text as its alternative."""
+    return as_mathml.mathml(equations(formula), text(formula))
+
+
+def text(formula: Formula) -> str:
+    """The formula as plain text: an assignment per line, in order, so that a name means its latest value."""
+    return as_text.text(equations(formula))
+
+
+def source(formula: Formula, language: str = "python") -> str:
+    """The formula as source code; "python" gives a file that reads back to the identical formula.
+
+    Raises:
+        ValueError: for a language that there is no writer for.
+    """
+    if language not in LANGUAGES:
+        raise ValueError(f"a formula cannot be written in {language!r}; choose one of {', '.join(LANGUAGES)}")
+    return LANGUAGES[language](formula)
