@@ -27,6 +27,7 @@ from descend import (
     tanh,
     where,
 )
+from descend.backends import portions
 from optimizers import ROWS, SHAPES, gradients, parameters, relative_difference, train
 
 all_rows = pytest.mark.parametrize("row", ROWS, ids=lambda row: row.name)
@@ -323,6 +324,27 @@ def test_complex_parameters_step_as_their_two_parts(row, float64):
         assert torch.allclose(torch.view_as_real(z), parts, rtol=1e-12)
         slots = {slot.key for slot in row.ours.rule.slots.values() if slot.shape == "like"}
         assert all(v.is_complex() for key, v in together.state[z].items() if key in slots)
+
+
+@all_rows
+def test_portions_give_the_bits_of_the_whole(row, monkeypatch):
+    for options in list(row.combinations())[::5]:
+        whole, cut = parameters(), parameters()
+        train(row.ours(whole, **options), whole, range(4))
+        monkeypatch.setattr(portions, "PORTION", 4)
+        train(row.ours(cut, **options), cut, range(4))
+        monkeypatch.undo()
+        assert all(torch.equal(a, b) for a, b in zip(whole, cut, strict=True)), options
+
+
+def test_portions_of_tensors_that_cannot_be_cut(monkeypatch):
+    monkeypatch.setattr(portions, "PORTION", 4)
+    for layout in (lambda x: x.t(), lambda x: x[:, ::2], lambda x: x):
+        ours, theirs = (layout(torch.ones(6, 8)).detach().requires_grad_() for _ in range(2))
+        ours.grad, theirs.grad = torch.ones(ours.shape), torch.ones(ours.shape)
+        descend.AdamW([ours]).step()
+        torch.optim.AdamW([theirs]).step()
+        assert torch.equal(ours, theirs)
 
 
 def test_empty_tensors_step():

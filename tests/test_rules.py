@@ -1,13 +1,14 @@
 """Every rule against its source: torch's own class in float64, or the published update in straight-line code."""
 
 import inspect
+import math
 
 import pytest
 import torch
 
 import descend
-from descend import rules
-from optimizers import BY_NAME, ROWS, parameters, relative_difference, straight_line, train
+from descend import rules, schedules
+from optimizers import BY_NAME, ROWS, SHAPES, gradients, parameters, relative_difference, straight_line, train
 
 STEPS = range(200)
 EXPECTED = (
@@ -168,6 +169,30 @@ def test_the_first_factors_of_powersign_and_addsign(float64):
         p.grad = torch.tensor([-0.01, 0.0])  # m stays positive, the gradient turns
         optimizer.step()
         assert p[0].item() - before == pytest.approx(disagree * 0.01)
+
+
+@pytest.mark.parametrize(
+    ("schedule", "published"),
+    [
+        (schedules.linear(8), lambda s: max(0.0, (8 - s) / 8)),
+        (schedules.cyclical(8), lambda s: 0.5 * (1 + math.cos(math.pi * s / 8))),
+        (schedules.cyclical(8, periods=2), lambda s: 0.5 * (1 + math.cos(4 * math.pi * s / 8))),
+        (schedules.restart(8, periods=2), lambda s: 0.5 * (1 + math.cos(math.pi * (2 * s % 8) / 8))),
+        (schedules.constant(0.5), lambda s: 0.5),
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("name", ["PowerSign", "AddSign"])
+def test_internal_decays_of_powersign_and_addsign(name, schedule, published, float64):
+    """f(t) of Bello et al. over a run of 8 steps, as the published code has it."""
+    params, expected, states = parameters(), [p.detach() for p in parameters()], [{} for _ in SHAPES]
+    train(getattr(descend, name)(params, f=schedule), params, range(8))
+    for step in range(8):
+        expected = [
+            BY_NAME[name].reference(p, g, s, step + 1, f=published(step))
+            for p, g, s in zip(expected, gradients(step, expected), states, strict=True)
+        ]
+    assert relative_difference(params, expected) <= 1e-12
 
 
 def test_adaptive_methods_fail_on_the_constructed_problem():

@@ -11,9 +11,11 @@ import torch
 from torch import Tensor
 
 from descend import state as states
-from descend.backends import eager
+from descend.backends import eager, portions
 from descend.backends.operations import Value
 from descend.rule import Formula
+
+State = MutableMapping[Tensor, dict[str, Any]]
 
 
 @dataclass
@@ -64,58 +66,68 @@ class StepBucket:
         counts = [param.numel() for param in self.params]
         return eager.Bucket(self.formula, params, self.grads, slots, values, t, self.ordinals, counts, foreach)
 
-    def write(self, result: dict[str, Value], state: MutableMapping[Tensor, dict[str, Any]]) -> None:
-        """Assign everything at once: a value that is itself an input is copied before anything is overwritten."""
+    @property
+    def is_computed_first(self) -> bool:
+        """Whether the step must be computed whole before anything is written (else `sweep` does both at once)."""
+        return bool(self.group["differentiable"]) or not self.formula.is_elementwise
+
+    def sweep(self, state: State) -> None:
+        """Take the step of an elementwise formula."""
+        targets = {name: self._storage(name) for name in self.formula.outputs if self._shape(name) == "like"}
+        scalars = portions.sweep(self.inputs(), {name: [_real(x) for x in held] for name, held in targets.items()})
+        for name, values in scalars.items():
+            targets[name] = self._storage(name)
+            portions.assign(targets[name], values)
+        self._attach(targets, state)
+
+    def write(self, result: dict[str, Value], state: State) -> None:
+        """Assign computed values; one that is itself an input is copied before anything is overwritten."""
+        inputs = self.inputs()
+        values = {
+            name: portions.detached_from_inputs(inputs, name, value)
+            for name, value in result.items()
+            if self._shape(name) != "optimizer"
+        }
+        targets = {name: self._storage(name) for name in values}
+        for name, value in values.items():
+            if self.group["differentiable"] and name != "p":  # a new tensor, through which gradients pass
+                likes = [_real(x) for x in targets[name]]
+                tensors = [eager.as_tensor(value, i, like) for i, like in enumerate(likes)]
+                targets[name] = [
+                    torch.view_as_complex(new) if old.is_complex() else new
+                    for new, old in zip(tensors, targets[name], strict=True)
+                ]
+            else:
+                portions.assign([_real(x) for x in targets[name]], value)
+        self._attach(targets, state)
+
+    def _shape(self, name: str) -> str:
+        return "like" if name == "p" else self.formula.slots[name].shape
+
+    def _storage(self, name: str) -> list[Tensor]:
+        """The tensors that values of "p" or a slot are stored in, new ones where a slot has none yet."""
+        if name == "p":
+            return self.params
+        slot = self.formula.slots[name]
+        return [
+            entry[slot.key] if slot.key in entry else eager.first_value(slot, param, self.group)
+            for param, entry in zip(self.params, self.states, strict=True)
+        ]
+
+    def _attach(self, targets: dict[str, list[Tensor]], state: State) -> None:
+        """Enter into the optimizer's state what the step created, and count it."""
         for param, entries in self.missing.items():
             state[param].update(entries)
-        values = {name: _detached_from_inputs(self.formula, name, value) for name, value in result.items()}
-        for name, value in values.items():
-            if name == "p":
-                _assign([_real(param) for param in self.params], value)
-            elif self.formula.slots[name].shape != "optimizer":
-                self._write_slot(name, value, state)
+        for name, tensors in targets.items():
+            if name != "p":
+                for param, tensor in zip(self.params, tensors, strict=True):
+                    state[param][self.formula.slots[name].key] = tensor
         if self.formula.rule.counts_steps:
             steps = states.advance_steps([entry["step"] for entry in self.states], self.t)
             for param, step in zip(self.params, steps, strict=True):
                 state[param]["step"] = step
 
-    def _write_slot(self, name: str, value: Value, state: MutableMapping[Tensor, dict[str, Any]]) -> None:
-        slot = self.formula.slots[name]
-        differentiable = self.group["differentiable"]
-        if slot.key in self.states[0] and not differentiable:
-            _assign([_real(entry[slot.key]) for entry in self.states], value)
-            return
-        for i, (param, entry) in enumerate(zip(self.params, self.states, strict=True)):
-            held = entry.get(slot.key)
-            new = eager.first_value(slot, param, self.group) if held is None else held
-            if differentiable:
-                tensor = eager.as_tensor(value, i, _real(new))
-                state[param][slot.key] = torch.view_as_complex(tensor) if new.is_complex() else tensor
-            else:
-                _assign([_real(new)], [value[i]] if isinstance(value, list) else value)
-                state[param][slot.key] = new
-
 
 def _real(x: Tensor) -> Tensor:
     """A complex tensor as its real and imaginary parts, which every rule takes as separate elements."""
     return torch.view_as_real(x) if x.is_complex() else x
-
-
-def _detached_from_inputs(formula: Formula, name: str, value: Value) -> Value:
-    if formula.outputs[name].args or not isinstance(value, list):
-        return value
-    return [x.clone() for x in value]
-
-
-def _assign(targets: list[Tensor], value: Value) -> None:
-    """Write a value into tensors, in their types."""
-    if isinstance(value, list):
-        if torch.is_grad_enabled():
-            for target, x in zip(targets, value, strict=True):
-                target.copy_(x)
-        else:
-            torch._foreach_copy_(targets, value)
-        return
-    for i, target in enumerate(targets):
-        part = eager.pick(value, i)
-        target.copy_(part) if isinstance(part, Tensor) else target.fill_(part)

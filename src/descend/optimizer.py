@@ -1,8 +1,8 @@
 """The one optimizer: it steps parameters by rules, keeps their state and param groups, and follows schedules.
 
 `descend.Optimizer(params, rule, **hyper_parameters)` takes any rule; the drop-in classes of `descend.optim` are it with
-the rule filled in and torch's constructor. A step has two parts: everything is computed and checked, then everything is
-written, so that an error leaves parameters, state and clock as they were.
+the rule filled in and torch's constructor. Everything that can be wrong with a step is checked, and what reduces over
+tensors is computed, before the first parameter is written: an error leaves parameters, state and clock as they were.
 """
 
 from __future__ import annotations
@@ -224,10 +224,14 @@ class Optimizer(torch.optim.Optimizer):
         differentiable = any(group["differentiable"] for group in self.param_groups)
         with torch.set_grad_enabled(differentiable):
             buckets = self._buckets()
-            results = {rule: self._compute(rule, buckets[rule]) for rule in buckets}
+            results = {
+                rule: self._compute(rule, together)
+                for rule, together in buckets.items()
+                if any(bucket.is_computed_first for bucket in together)
+            }
             upcoming = self._schedules.upcoming(driven, self.applied_steps + 1)
-            for rule in buckets:
-                self._write(rule, buckets[rule], results[rule])
+            for rule, together in buckets.items():
+                self._write(rule, together, results.get(rule))
         for group in self.param_groups:
             group["applied_steps"] += 1
         self._schedules.put(self.param_groups, upcoming)
@@ -275,7 +279,11 @@ class Optimizer(torch.optim.Optimizer):
         shared = {name: buckets[0].group[slot.key] for name, slot in rule.slots.items() if slot.shape == "optimizer"}
         return eager.advance([bucket.inputs() for bucket in buckets], shared, float(self.applied_steps))
 
-    def _write(self, rule: Rule, buckets: list[StepBucket], results: list[dict[str, Value]]) -> None:
+    def _write(self, rule: Rule, buckets: list[StepBucket], results: list[dict[str, Value]] | None) -> None:
+        if results is None:
+            for bucket in buckets:
+                bucket.sweep(self.state)
+            return
         for bucket, result in zip(buckets, results, strict=True):
             bucket.write(result, self.state)
         for name, slot in buckets[0].formula.slots.items():
@@ -338,15 +346,8 @@ class Optimizer(torch.optim.Optimizer):
             group.update(self._constants)
             group["applied_steps"] = int(clock or 0)
             for param in group["params"]:
-                self._count_in_tensors(rule, self.state.get(param, {}))
+                states.keep_counts_in_tensors(rule, self.state.get(param, {}))
         self._schedules.restart(self.param_groups, int(clock or 0))
-
-    @staticmethod
-    def _count_in_tensors(rule: Rule, entry: dict[str, Any]) -> None:
-        keys = ["step", *(slot.key for slot in rule.slots.values() if slot.shape == "scalar")]
-        for key in keys:
-            if key in entry and not isinstance(entry[key], Tensor):  # as old versions of torch saved them
-                entry[key] = torch.tensor(float(entry[key]), dtype=eager.scalar_dtype())
 
     def explain(self) -> str:
         """Per param group: the backend that runs and why, the rule, the numbers in force, state and cost."""

@@ -108,3 +108,10 @@ def largest_step(state: Mapping[Any, Any]) -> int | None:
     """The largest step count found in a state, or None where there is none."""
     counts = [int(entry["step"]) for entry in state.values() if isinstance(entry, Mapping) and "step" in entry]
     return max(counts, default=None)
+
+
+def keep_counts_in_tensors(rule: Rule, entry: dict[str, Any]) -> None:
+    """Turn step counts and scalar slots into tensors where an old version of torch saved them as numbers."""
+    for key in ["step", *(slot.key for slot in rule.slots.values() if slot.shape == "scalar")]:
+        if key in entry and not isinstance(entry[key], Tensor):
+            entry[key] = torch.tensor(float(entry[key]), dtype=scalar_dtype())

@@ -15,6 +15,7 @@ from types import CodeType, FrameType
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 from descend.expr import (
+    OPERATIONS,
     SLOT_RANKS,
     Expr,
     FormulaError,
@@ -101,6 +102,12 @@ class Formula:
         counted = Counter(arg for node in self.nodes for arg in node.args)
         counted.update(self.outputs.values())
         return counted
+
+    @cached_property
+    def is_elementwise(self) -> bool:
+        """Whether each element is updated from its own values and scalars alone, without a reduction."""
+        reduces = any(node.op in OPERATIONS and OPERATIONS[node.op].reduces is not None for node in self.nodes)
+        return not reduces and all(slot.shape != "optimizer" for slot in self.slots.values())
 
     def is_same_as(self, other: Formula) -> bool:
         """Whether both assign identical expressions to the same names."""
