@@ -180,7 +180,7 @@ def test_the_first_factors_of_powersign_and_addsign(float64):
         (schedules.restart(8, periods=2), lambda s: 0.5 * (1 + math.cos(math.pi * (2 * s % 8) / 8))),
         (schedules.constant(0.5), lambda s: 0.5),
     ],
-    ids=str,
+    ids=["linear", "cyclical", "cyclical twice", "restart twice", "constant"],
 )
 @pytest.mark.parametrize("name", ["PowerSign", "AddSign"])
 def test_internal_decays_of_powersign_and_addsign(name, schedule, published, float64):
