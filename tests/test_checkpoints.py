@@ -4,6 +4,7 @@ import copy
 import io
 import itertools
 
+import numpy as np
 import pytest
 import torch
 
@@ -28,6 +29,99 @@ def copied(params):
 
 def some(combinations, n=6):
     return list(itertools.islice(combinations, 0, None, 3))[:n]
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("name", ["ASGD", "NAdam", "AdamW"])
+def test_parameters_without_dimensions_resume_bit_for_bit(name, dtype):
+    """Their scalars look like slots shaped like the parameter, and are not."""
+
+    def trained(optimizer, p, steps):
+        for step in steps:
+            p.grad = torch.tensor(1.0 + step, dtype=dtype)
+            optimizer.step()
+        return p
+
+    cls = getattr(descend, name)
+    whole = torch.tensor(1.0, dtype=dtype, requires_grad=True)
+    trained(cls([whole]), whole, range(9))
+    first, second = (
+        torch.tensor(1.0, dtype=dtype, requires_grad=True),
+        torch.tensor(1.0, dtype=dtype, requires_grad=True),
+    )
+    begun = cls([first])
+    trained(begun, first, range(4))
+    second.data.copy_(first.data)
+    resumed = cls([second])
+    resumed.load_state_dict(saved_and_loaded(begun.state_dict()))
+    assert {k: v.dtype for k, v in resumed.state[second].items()} == {k: v.dtype for k, v in begun.state[first].items()}
+    assert torch.equal(trained(resumed, second, range(4, 9)), whole)
+
+
+def test_a_slot_s_own_type_is_kept_on_load():
+    @descend.Rule
+    def wide(p, g, m=descend.Slot("m", dtype="float32"), *, lr=0.1):
+        m = m + g / 3
+        return dict(p=p - lr * m, m=m)
+
+    p = torch.zeros(3, dtype=torch.bfloat16, requires_grad=True)
+    first = descend.Optimizer([p], wide)
+    train(first, [p], range(1))
+    q = torch.zeros(3, dtype=torch.bfloat16, requires_grad=True)
+    second = descend.Optimizer([q], wide)
+    second.load_state_dict(first.state_dict())
+    assert torch.equal(second.state[q]["m"], first.state[p]["m"])
+    assert second.state[q]["m"].dtype is torch.float32
+
+
+def test_the_absent_momentum_of_old_states_of_torch_is_absent():
+    params = parameters()
+    theirs = torch.optim.SGD(params)
+    state = theirs.state_dict()
+    state["state"] = {i: {"momentum_buffer": None} for i in range(len(params))}
+    ours = descend.SGD(params, momentum=0.9)
+    ours.load_state_dict(state)
+    ours.param_groups[0]["momentum"] = 0.9
+    train(ours, params, range(2))
+    assert "momentum_buffer" in ours.state[params[0]]
+
+
+def test_the_clock_follows_steps_that_torch_took_meanwhile():
+    params = parameters()
+    ours = descend.AdamW(params, lr=schedules.linear(10))
+    train(ours, params, range(3))
+    theirs = torch.optim.AdamW(params)
+    theirs.load_state_dict(ours.state_dict())
+    train(theirs, params, range(3, 8))
+    again = descend.AdamW(params, lr=schedules.linear(10))
+    again.load_state_dict(theirs.state_dict())
+    assert again.applied_steps == 8
+    assert again.param_groups[0]["lr"] == schedules.linear(10)(8)
+
+
+def test_numbers_of_numpy_are_saved_as_plain_ones():
+    optimizer = descend.AdamW(
+        parameters(), lr=np.float64(0.1), betas=(np.float32(0.5), 0.9), weight_decay=np.array(0.1)
+    )
+    state = saved_and_loaded(optimizer.state_dict())
+    assert type(state["param_groups"][0]["lr"]) is float
+    assert type(state["param_groups"][0]["weight_decay"]) is float
+
+
+def test_a_schedule_that_fails_at_the_loaded_clock_changes_nothing():
+    def late(s):
+        if s >= 3:
+            raise ArithmeticError("too late")
+        return 0.1
+
+    params = parameters()
+    first = descend.AdamW(params)
+    train(first, params, range(5))
+    second = descend.AdamW(parameters(), lr=schedules.function(late))
+    with pytest.raises(ArithmeticError):
+        second.load_state_dict(first.state_dict())
+    assert len(second.state) == 0
+    assert second.applied_steps == 0
 
 
 @with_twin

@@ -61,20 +61,32 @@ def test_parameters_without_a_gradient_pass_through():
         rules.adamw.update(params, {"c": torch.ones(2)}, state)
 
 
+def _unrolled(the_rule, p, options, steps):
+    params = {"p": p}
+    state = the_rule.init(params, **options)
+    for _ in range(steps):
+        params, state = the_rule.update(params, {"p": 2 * params["p"] + 1}, state, **options)
+    return (params["p"] ** 2).sum()
+
+
 @all_rows
 def test_gradients_through_unrolled_steps(row, float64):
-    """Gradients of the last parameters in the first ones and in the rate, by finite differences."""
-    the_rule = row.ours.rule
+    """Gradients of the last parameters in the first ones and in every number, by finite differences."""
+    numbers = {k: v for k, v in row.ours.rule.hyper_parameters.items() if not isinstance(v, bool)}
+    numbers |= {"lr": 0.05, **{k: 0.1 for k in numbers if k == "eps"}, **{k: 0.1 for k in numbers if "decay" in k}}
+    numbers |= {k: 0.9 for k in numbers if k == "momentum"}
+    numbers |= {k: 2.0 for k in numbers if k == "t0"}
+    names = [name for name in numbers if name not in ("betas", "etas", "step_sizes")]
+    pairs = [name for name in ("betas", "etas") if name in numbers]
 
-    def unrolled(p, lr):
-        params = {"p": p}
-        state = the_rule.init(params, lr=0.05)
-        for _ in range(3):
-            params, state = the_rule.update(params, {"p": 2 * params["p"] + 1}, state, lr=lr)
-        return (params["p"] ** 2).sum()
+    def unrolled(p, *values):
+        given = dict(zip(names, values, strict=False))
+        given |= dict.fromkeys(pairs, (values[-2], values[-1]))
+        return _unrolled(row.ours.rule, p, given, 8)
 
     p = torch.tensor([0.3, -0.8, 1.7], requires_grad=True)
-    assert torch.autograd.gradcheck(unrolled, (p, torch.tensor(0.05, requires_grad=True)))
+    flat = [numbers[name] for name in names] + [x for name in pairs for x in numbers[name]]
+    assert torch.autograd.gradcheck(unrolled, (p, *(torch.tensor(float(x), requires_grad=True) for x in flat)))
 
 
 @all_rows
@@ -263,6 +275,128 @@ def test_slots_that_exist_once_per_optimizer(float64):
     with pytest.raises(ValueError, match="decay reaches a slot that exists once per optimizer"):
         optimizer.step()
     assert all(torch.equal(a, b) for a, b in zip(before, params, strict=True))
+
+
+@rule
+def two_variants(p, g, *, lr=1.0, clipped=False):
+    """A variant that calls one global reduction more than the other, before the one that both call."""
+    if clipped:
+        g = g / global_norm(g)
+    return dict(p=p - lr * g * global_mean(abs(p)))
+
+
+def test_global_reductions_of_two_variants_are_told_apart(float64):
+    a, b = torch.full((2,), 3.0, requires_grad=True), torch.full((2,), 5.0, requires_grad=True)
+    a.grad, b.grad = torch.full((2,), 10.0), torch.ones(2)
+    descend.Optimizer([{"params": [a], "clipped": True}, {"params": [b]}], two_variants).step()
+    assert b.tolist() == [1.0, 1.0], "5 - 1 * mean(3, 3, 5, 5)"
+    assert a.tolist() == pytest.approx([3 - 4 / 2**0.5] * 2)
+
+
+@rule
+def shared_clock(p, g, t, h=Slot("h", init="start", shape="optimizer"), *, lr=0.1, start=0.0):
+    """What is assigned to the slot is the clock + 1; the parameter's own t is another number."""
+    return dict(p=p - lr * g * t, h=t)
+
+
+def test_the_clock_of_an_optimizer_s_slot_is_not_the_parameter_s_step(float64):
+    a, b = torch.zeros(1, requires_grad=True), torch.zeros(1, requires_grad=True)
+    optimizer = descend.Optimizer([a, b], shared_clock, lr=1.0)
+    for step in range(3):
+        a.grad, b.grad = torch.ones(1), torch.ones(1) if step == 2 else None
+        optimizer.step()
+        assert optimizer.param_groups[0]["h"] == step + 1
+    assert (a.item(), b.item()) == (-6.0, -1.0)
+
+
+@rule
+def counting(p, g, h=Slot("h", init="start", shape="optimizer"), *, lr=1.0, start=0.0):
+    h = h + 1
+    return dict(p=p - lr * g * h, h=h)
+
+
+def test_a_group_that_comes_later_takes_the_optimizer_s_slot_as_it_is(float64):
+    a, b = torch.zeros(1, requires_grad=True), torch.zeros(1, requires_grad=True)
+    optimizer = descend.Optimizer([a], counting)
+    a.grad = torch.ones(1)
+    for _ in range(3):
+        optimizer.step()
+    optimizer.add_param_group({"params": [b]})
+    a.grad, b.grad = None, torch.ones(1)
+    optimizer.step()
+    assert b.item() == -4.0
+    assert [group["h"] for group in optimizer.param_groups] == [4.0, 4.0]
+
+
+def test_the_pure_pair_keeps_an_optimizer_s_slot_in_step(float64):
+    params = {"a": torch.zeros(1), "b": torch.zeros(1)}
+    state = counting.init(params)
+    for _ in range(3):
+        params, state = counting.update(params, {"a": torch.ones(1)}, state)
+    params, state = counting.update(params, {"a": torch.ones(1), "b": torch.ones(1)}, state)
+    assert (params["a"].item(), params["b"].item()) == (-10.0, -4.0)
+    slope = torch.func.grad(
+        lambda start: counting.update(
+            {"p": torch.zeros(1)}, {"p": torch.ones(1)}, counting.init({"p": torch.zeros(1)}, start=start)
+        )[0]["p"].sum()
+    )
+    assert slope(torch.tensor(2.0)) == -1.0
+    several = {"p": {"h": torch.tensor([0.0, 1.0, 5.0])}}
+    together, _ = vmap(lambda s: counting.update({"p": torch.zeros(1)}, {"p": torch.ones(1)}, s))(several)
+    assert together["p"].flatten().tolist() == [-1.0, -2.0, -6.0]
+
+
+def test_assignment_is_simultaneous_through_a_choice_on_the_host(float64):
+    @rule
+    def swap(p, g, t, m=Slot("m", init=5.0)):
+        return dict(p=where(t > 0, m, p), m=where(t > 0, p, m))
+
+    p = torch.tensor([1.0, 2.0], requires_grad=True)
+    optimizer = descend.Optimizer([p], swap)
+    p.grad = torch.zeros(2)
+    optimizer.step()
+    assert (p.tolist(), optimizer.state[p]["m"].tolist()) == ([5.0, 5.0], [1.0, 2.0])
+
+
+def test_the_pure_update_shares_no_memory_with_what_it_was_given():
+    gradient = torch.ones(3)
+    params = {"p": torch.zeros(3)}
+    _, state = rules.sgd.update(params, {"p": gradient}, rules.sgd.init(params, momentum=0.9), momentum=0.9)
+    assert state["p"]["momentum_buffer"].data_ptr() != gradient.data_ptr()
+
+    @rule
+    def constant(p, g, m=Slot("m"), *, lr=0.1):
+        return dict(p=p - lr * g, m=0.5)
+
+    _, state = constant.update(params, {"p": gradient}, constant.init(params))
+    state["p"]["m"].add_(1)
+    assert state["p"]["m"].tolist() == [1.5, 1.5, 1.5]
+
+
+def test_the_pure_update_takes_complex_parameters_and_ascends(float64):
+    z = torch.tensor([1 + 1j, 2 - 1j])
+    new, _ = rules.adamw.update({"z": z}, {"z": z}, rules.adamw.init({"z": z}))
+    parameter = z.clone().requires_grad_()
+    parameter.grad = z.clone()
+    descend.AdamW([parameter]).step()
+    assert torch.allclose(new["z"], parameter)
+    up, _ = rules.sgd.update({"z": torch.zeros(2)}, {"z": torch.ones(2)}, {"z": {}}, maximize=True, lr=1.0)
+    assert up["z"].tolist() == [1.0, 1.0]
+    with pytest.raises(ValueError, match=r"begin with adamw.init"):
+        rules.adamw.update({"z": z}, {"z": z}, {"z": {}})
+
+
+def test_a_scalar_slot_of_its_own_type_is_kept_in_it():
+    @rule
+    def thirds(p, g, h=Slot("h", shape="scalar", dtype="float64"), *, lr=0.1):
+        h = where(descend.fresh(h), lr / 3, h)
+        return dict(p=p - h * g, h=h)
+
+    p = torch.zeros(1, requires_grad=True)
+    optimizer = descend.Optimizer([p], thirds, lr=1.0)
+    p.grad = torch.ones(1)
+    optimizer.step()
+    assert optimizer.state[p]["h"].item() == 1 / 3
 
 
 def test_an_average_of_the_weights_starts_from_the_weights(float64):

@@ -281,6 +281,14 @@ def _init_unknown(p, g, m=Slot("m", init="rate"), *, lr=0.1):
     return dict(p=p - lr * g, m=m + g)
 
 
+def _indexed(p, g, *, lr=0.1):
+    return dict(p=p - lr * g[0])
+
+
+def _floor(p, g, *, lr=0.1):
+    return dict(p=p - g // lr)
+
+
 def _returns_none(p, g, *, lr=0.1):
     p - lr * g
 
@@ -308,6 +316,8 @@ def _returns_none(p, g, *, lr=0.1):
         (_reserved, "choose another name"),
         (_fresh_of_new, "before anything is assigned"),
         (_init_unknown, "no numeric hyper-parameter"),
+        (_indexed, "no index"),
+        (_floor, "unsupported operand"),
         (_returns_none, "return a dict"),
     ],
     ids=lambda value: getattr(value, "__name__", None),
@@ -342,6 +352,8 @@ def test_slots_are_checked_when_they_are_declared():
         Slot("step")
     with pytest.raises(ValueError, match="starts from"):
         Slot("m", init=None)
+    with pytest.raises(ValueError, match="float32"):
+        Slot("m", dtype="float99")
 
 
 def test_rule_wants_a_function():

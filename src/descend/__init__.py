@@ -37,10 +37,10 @@ from descend.expr import (
     norm,
     sign,
     sqrt,
-    sum,
     tanh,
     where,
 )
+from descend.expr import sum as sum  # not in __all__: a star import must not hide the built-in
 from descend.rule import Rule, Slot, active, rule
 
 if TYPE_CHECKING:
@@ -77,7 +77,6 @@ __all__ = [
     "show",
     "sign",
     "sqrt",
-    "sum",
     "tanh",
     "tasks",
     "where",
@@ -101,4 +100,4 @@ def __getattr__(name: str) -> Any:
 def __dir__() -> list[str]:
     from descend import optim
 
-    return sorted({*globals(), *__all__, *optim.__all__})
+    return sorted({*__all__, *optim.__all__, "__version__"})

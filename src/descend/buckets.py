@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from descend import state as states
@@ -43,7 +42,7 @@ class StepBucket:
         """Take in a parameter that has a gradient."""
         assert param.grad is not None
         self.params.append(param)
-        self.grads.append(_real(param.grad))
+        self.grads.append(eager.real(param.grad))
         self.states.append(state)
         self.ordinals.append(ordinal)
         if missing:
@@ -52,13 +51,13 @@ class StepBucket:
     def inputs(self) -> eager.Bucket:
         """What the eager backend reads."""
         slots = {
-            name: [_real(state[slot.key]) for state in self.states]
+            name: [eager.real(state[slot.key]) for state in self.states]
             for name, slot in self.formula.slots.items()
             if slot.shape != "optimizer" and slot.key in self.states[0]
         }
         values = {name: self.group[name] for name in self.formula.rule.hyper_parameters}
         differentiable = self.group["differentiable"]
-        params = [_real(param) for param in self.params]
+        params = [eager.real(param) for param in self.params]
         if differentiable:
             params = [param.clone() for param in params]  # autograd keeps the old values
         foreach = self.group["foreach"] is not False and not differentiable
@@ -74,7 +73,7 @@ class StepBucket:
     def sweep(self, state: State) -> None:
         """Take the step of an elementwise formula."""
         targets = {name: self._storage(name) for name in self.formula.outputs if self._shape(name) == "like"}
-        scalars = portions.sweep(self.inputs(), {name: [_real(x) for x in held] for name, held in targets.items()})
+        scalars = portions.sweep(self.inputs(), {name: [eager.real(x) for x in held] for name, held in targets.items()})
         for name, values in scalars.items():
             targets[name] = self._storage(name)
             portions.assign(targets[name], values)
@@ -84,21 +83,16 @@ class StepBucket:
         """Assign computed values; one that is itself an input is copied before anything is overwritten."""
         inputs = self.inputs()
         values = {
-            name: portions.detached_from_inputs(inputs, name, value)
+            name: portions.detached_from_inputs(inputs, value)
             for name, value in result.items()
             if self._shape(name) != "optimizer"
         }
         targets = {name: self._storage(name) for name in values}
         for name, value in values.items():
-            if self.group["differentiable"] and name != "p":  # a new tensor, through which gradients pass
-                likes = [_real(x) for x in targets[name]]
-                tensors = [eager.as_tensor(value, i, like) for i, like in enumerate(likes)]
-                targets[name] = [
-                    torch.view_as_complex(new) if old.is_complex() else new
-                    for new, old in zip(tensors, targets[name], strict=True)
-                ]
+            if self.group["differentiable"] and name != "p":  # new tensors, through which gradients pass
+                targets[name] = [eager.stored_as(value, like, [], i) for i, like in enumerate(targets[name])]
             else:
-                portions.assign([_real(x) for x in targets[name]], value)
+                portions.assign([eager.real(x) for x in targets[name]], value)
         self._attach(targets, state)
 
     def _shape(self, name: str) -> str:
@@ -126,8 +120,3 @@ class StepBucket:
             steps = states.advance_steps([entry["step"] for entry in self.states], self.t)
             for param, step in zip(self.params, steps, strict=True):
                 state[param]["step"] = step
-
-
-def _real(x: Tensor) -> Tensor:
-    """A complex tensor as its real and imaginary parts, which every rule takes as separate elements."""
-    return torch.view_as_real(x) if x.is_complex() else x

@@ -111,7 +111,7 @@ on_new_node: ContextVar[Callable[[], None] | None] = ContextVar("on_new_node", d
 ask_ndim: ContextVar[Callable[[], int] | None] = ContextVar("ask_ndim", default=None)
 """Answers `p.ndim` while a rule is traced."""
 
-call_sites: ContextVar[Iterator[int] | None] = ContextVar("call_sites", default=None)
+call_site: ContextVar[Callable[[], int] | None] = ContextVar("call_site", default=None)
 """Numbers the global reductions of the rule being traced, in the order in which they are written."""
 
 _nodes: weakref.WeakValueDictionary[tuple[object, ...], Expr] = weakref.WeakValueDictionary()
@@ -198,7 +198,13 @@ class Expr:
             "hyper-parameters whose default is a tuple, such as betas=(0.9, 0.999)"
         )
 
-    __len__ = __getitem__ = __contains__ = __iter__
+    __len__ = __iter__
+
+    def __getitem__(self, index: object) -> NoReturn:
+        raise FormulaError("the elements of a formula have no index: it is written for all of them at once")
+
+    def __contains__(self, item: object) -> NoReturn:
+        raise FormulaError("`in` asks for a truth value, which a formula does not have; compare with == inside where")
 
     def __getattr__(self, name: str) -> NoReturn:
         if name.startswith("__"):
@@ -377,7 +383,11 @@ def clip(x: Operand, low: Operand, high: Operand) -> Expr:
 
 
 def where(condition: Expr, a: Operand, b: Operand) -> Expr:
-    """`a` where the condition holds, else `b`. Both sides are evaluated; a NaN on the unused side is harmless."""
+    """`a` where the condition holds, else `b`.
+
+    Both sides are evaluated, and a NaN on the unused side is harmless. Not so its gradient where the condition differs
+    from element to element (or under vmap): 0 * NaN is NaN, so keep the arguments of the unused side in their domain.
+    """
     return apply("where", condition, a, b)
 
 
@@ -424,7 +434,7 @@ def global_norm(x: Operand) -> Expr:
 
 
 def _site() -> int:
-    counter = call_sites.get()
-    if counter is None:
+    number = call_site.get()
+    if number is None:
         raise FormulaError("a global_ reduction can be written only inside a rule")
-    return next(counter)
+    return number()

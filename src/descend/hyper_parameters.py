@@ -7,10 +7,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
+import numpy as np
 from torch import Tensor
 
 from descend.rule import Rule
 from descend.schedules import Schedule
+from descend.tracing import is_structural
 
 
 @dataclass(frozen=True)
@@ -69,10 +71,14 @@ def is_scheduled(value: object) -> bool:
 
 
 def at(value: Any, s: int) -> Any:
-    """The number that a schedule, or a tuple that holds one, gives after `s` applied steps."""
+    """The value in force after `s` applied steps: a schedule's number; plain Python numbers for NumPy's."""
     if isinstance(value, Schedule):
         return float(value(s))
-    return tuple(at(v, s) for v in value) if is_scheduled(value) else value
+    if isinstance(value, (tuple, list)):
+        return type(value)(at(v, s) for v in value)
+    return (
+        value.item() if isinstance(value, np.generic) or (isinstance(value, np.ndarray) and value.ndim == 0) else value
+    )
 
 
 def check(rule: Rule, values: Mapping[str, Any]) -> None:
@@ -89,7 +95,7 @@ def check(rule: Rule, values: Mapping[str, Any]) -> None:
     """
     for name, default in rule.hyper_parameters.items():
         value = values[name]
-        if isinstance(default, bool) or default is None or isinstance(default, str):
+        if is_structural(default):
             continue
         if isinstance(default, (tuple, list)):
             if not isinstance(value, (tuple, list)) or len(value) != len(default):
@@ -107,7 +113,7 @@ def _check_number(name: str, value: Any, index: int | None) -> None:
             where = "" if index is None else f"[{index}]"
             raise ValueError(f"Tensor {name}{where} must be 1-element, not of shape {tuple(value.shape)}")
         number = float(value.detach())
-    elif isinstance(value, (int, float)) or hasattr(value, "__float__"):
+    elif isinstance(value, (int, float)) and not isinstance(value, bool):
         number = float(value)
     else:
         raise TypeError(f"{name} takes a number, a 1-element tensor or a schedule, not {value!r}")
@@ -115,6 +121,19 @@ def _check_number(name: str, value: Any, index: int | None) -> None:
     if not limit.admits(number):
         sentence = limit.sentence.format(name=name, value=value, index=index)
         raise ValueError(f"{sentence}; {name} must lie in {limit.interval}")
+
+
+def check_scheduled(rule: Rule, values: Mapping[str, Any]) -> None:
+    """Refuse schedules for hyper-parameters that choose a variant.
+
+    Raises:
+        TypeError: for a schedule where a bool, a name or None is expected.
+    """
+    for name, default in rule.hyper_parameters.items():
+        if is_structural(default) and is_scheduled(values[name]):
+            raise TypeError(
+                f"{name} chooses the variant of {rule.name}: it takes values such as {default}, no schedule"
+            )
 
 
 def _check_together(values: Mapping[str, Any]) -> None:

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import difflib
 import inspect
+from collections.abc import Iterable
 from typing import Any, ClassVar
 
 import torch
 
 from descend import rules
-from descend.optimizer import FLAGS, OPTIONS, Optimizer
+from descend.arguments import FLAGS, OPTIONS
+from descend.optimizer import Optimizer
 from descend.rule import Rule
 
 _ELSEWHERE = {
@@ -33,9 +35,8 @@ class DropIn(Optimizer):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         unknown = [name for name in kwargs if name not in self.__signature__.parameters]
         if unknown:
-            near = difflib.get_close_matches(unknown[0], self.__signature__.parameters, n=1)
-            hint = f"; did you mean {near[0]!r}?" if near else f"; it takes {', '.join(self.__signature__.parameters)}"
-            raise TypeError(f"{type(self).__name__} got an unexpected keyword argument {unknown[0]!r}{hint}")
+            hint = _nearest(unknown[0], self.__signature__.parameters)
+            raise TypeError(f"{type(self).__name__} got an unexpected keyword argument {unknown[0]!r}; {hint}")
         bound = self.__signature__.bind(*args, **kwargs)
         bound.apply_defaults()
         super().__init__(rule=self.rule, **bound.arguments)
@@ -66,10 +67,31 @@ def _signature(rule: Rule) -> inspect.Signature:
     return inspect.Signature([p.replace(annotation=inspect.Parameter.empty) for p in known.values()])
 
 
+_ARGUMENTS = """
+
+    Args:
+        params: parameters, named parameters, or dicts of them with a group's own values.
+        {hyper_parameters}: numbers, schedules or 1-element tensors; bools choose the variant.
+        maximize: ascend instead of descend.
+        foreach: False forbids torch's multi-tensor functions; otherwise they are used where they can be.
+        capturable: keep step counts on the parameter's device.
+        differentiable: let gradients flow through the step (parameters must then not be leaves).
+        fused: True asks for a fused kernel.
+        backend: "auto" takes the fastest backend that can run, "eager" the interpreter.
+        step: where the schedules start: the number of steps applied before.
+    """
+
+
 def make(rule: Rule) -> type[DropIn]:
     """The optimizer class of a rule, named by its title."""
     signature = _signature(rule)
-    body = {"__doc__": rule.__doc__, "__module__": __name__, "rule": rule, "__signature__": signature}
+    arguments = _ARGUMENTS.format(hyper_parameters=", ".join(rule.hyper_parameters))
+    body = {
+        "__doc__": f"{(rule.__doc__ or rule.name).rstrip()}{arguments}",
+        "__module__": __name__,
+        "rule": rule,
+        "__signature__": signature,
+    }
     return type(rule.title, (DropIn,), {**body, "_constants": _constants(twin(rule.title), signature)})
 
 
@@ -87,13 +109,20 @@ def by_name(name: str) -> type[DropIn]:
     """
     found = {title.lower(): cls for title, cls in classes.items()}
     if name.lower() not in found:
-        near = difflib.get_close_matches(name.lower(), found, n=1)
-        hint = f"; did you mean {near[0]!r}?" if near else f"; there are {', '.join(sorted(found))}"
-        raise ValueError(f"there is no optimizer {name!r}{hint}")
+        elsewhere = {title.lower(): where for title, where in _ELSEWHERE.items()}
+        hint = elsewhere.get(name.lower()) or _nearest(name.lower(), found)
+        raise ValueError(f"there is no optimizer {name!r}; {hint}")
     return found[name.lower()]
 
 
+def _nearest(name: str, known: Iterable[str]) -> str:
+    near = difflib.get_close_matches(name, known, n=1)
+    return f"did you mean {near[0]!r}?" if near else f"there are {', '.join(sorted(known))}"
+
+
 def __getattr__(name: str) -> Any:
-    if name in _ELSEWHERE:
-        raise AttributeError(f"descend has no {name}: {_ELSEWHERE[name]}")
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    if name.startswith("__"):
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    titles = {title.lower(): title for title in classes}
+    hint = _ELSEWHERE.get(name) or _nearest(titles.get(name.lower(), name), classes)
+    raise AttributeError(f"descend has no {name}; {hint}")

@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, ClassVar, Final
+from typing import Any, ClassVar
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from descend import arguments
 from descend import hyper_parameters as hyper
 from descend import state as states
 from descend.backends import eager
@@ -21,29 +23,6 @@ from descend.backends.operations import Value
 from descend.buckets import StepBucket
 from descend.rule import Formula, Rule
 from descend.scheduling import Schedules
-
-FLAGS: Final[dict[str, Any]] = {
-    "maximize": False,
-    "foreach": None,
-    "capturable": False,
-    "differentiable": False,
-    "fused": None,
-}
-"""Torch's flags, which every class takes and every param group holds."""
-
-OPTIONS: Final[dict[str, Any]] = {"backend": "auto", "step": 0}
-"""Our own keyword-only options of every class."""
-
-BACKENDS: Final = ("auto", "eager")
-
-_REMEDIES: Final = {
-    "params argument given to the optimizer": "write [tensor] for a single parameter",
-    "optimizer got an empty parameter list": "the model has no parameters left, or an iterator was used up before",
-    "can't optimize a non-leaf Tensor": "pass the parameter itself, not the result of an operation on it",
-    "some parameters appear in more than one": "name each parameter in one group only",
-    "optimizer can only optimize Tensors": "pass model.parameters(), a list of tensors, or dicts with a 'params' list",
-    "optimizer parameters need to be organized": "sets have no order to save state by",
-}
 
 
 class Optimizer(torch.optim.Optimizer):
@@ -93,15 +72,16 @@ class Optimizer(torch.optim.Optimizer):
             raise TypeError(
                 f"rule must be an update rule such as descend.rules.adamw or a function under @rule: {rule!r}"
             )
-        if backend not in BACKENDS:
-            raise ValueError(f"backend must be one of {', '.join(BACKENDS)}, not {backend!r}")
-        if not isinstance(step, int) or step < 0:
+        if backend not in arguments.BACKENDS:
+            raise ValueError(f"backend must be one of {', '.join(arguments.BACKENDS)}, not {backend!r}")
+        if not arguments.is_count(step):
             raise ValueError(f"step must be the number of steps applied before, an int from 0, not {step!r}")
         flags = dict(
             maximize=maximize, foreach=foreach, capturable=capturable, differentiable=differentiable, fused=fused
         )
-        _check_flags(flags)
+        arguments.check_flags(flags)
         self._given = hyper_parameters
+        hyper.check_scheduled(rule, self._values(rule))
         hyper.check(rule, {name: hyper.at(value, step) for name, value in self._values(rule).items()})
         if not isinstance(params, Iterable):
             got = type(params).__name__
@@ -110,15 +90,18 @@ class Optimizer(torch.optim.Optimizer):
             )
         self._rule = rule
         self._backend = backend
+        self._known_groups: list[
+            dict[str, Any]
+        ] = []  # the groups that rules and schedules stand beside, in their order
         self._rules: list[Rule] = []
         self._schedules = Schedules()
-        self._start = step
+        self._start = int(step)
         params = params if isinstance(params, Tensor) else list(params)
         self._check_names(params)
         try:
             super().__init__(params, {**self._values(rule), **flags, **self._constants})
         except (TypeError, ValueError) as error:
-            raise _with_remedy(error) from None
+            raise arguments.with_remedy(error) from None
         for name, value in self.defaults.items():
             if hyper.is_scheduled(value):
                 self.defaults[name] = hyper.at(value, step)
@@ -150,13 +133,16 @@ class Optimizer(torch.optim.Optimizer):
         """
         if not isinstance(param_group, dict):
             raise TypeError(f"param_group must be a dict, but got {type(param_group)}; write {{'params': [...]}}")
+        self._follow_groups()
         group = dict(param_group)
         rule = group.pop("rule", self._rule)
         if not isinstance(rule, Rule):
             raise TypeError(f"rule of a param group must be an update rule such as descend.rules.adamw: {rule!r}")
         own = {name: value for name, value in group.items() if name in rule.hyper_parameters}
         clock = self.applied_steps
-        numbers = self._schedules.add_group({**self._values(rule), **own}, clock)
+        values = {**self._values(rule), **own}
+        hyper.check_scheduled(rule, values)
+        numbers = self._schedules.add_group(values, clock)
         self._rules.append(rule)
         constructor_defaults = self.defaults
         self.defaults = {k: v for k, v in constructor_defaults.items() if k not in self._rule.hyper_parameters}
@@ -167,13 +153,31 @@ class Optimizer(torch.optim.Optimizer):
         except BaseException as error:
             self._schedules.drop_last_group()
             del self._rules[-1]
-            raise (_with_remedy(error) if isinstance(error, (TypeError, ValueError)) else error) from None
+            raise (arguments.with_remedy(error) if isinstance(error, (TypeError, ValueError)) else error) from None
         finally:
             self.defaults = constructor_defaults
-        self.param_groups[-1]["applied_steps"] = clock
+        added = self.param_groups[-1]
+        added["applied_steps"] = clock
+        companion = next(
+            (known for known, its in zip(self._known_groups, self._rules, strict=False) if its is rule), added
+        )
         for slot in rule.slots.values():
             if slot.shape == "optimizer":
-                self.param_groups[-1].setdefault(slot.key, _first_number(slot.init, numbers))
+                added[slot.key] = companion.get(slot.key, _first_number(slot.init, numbers))
+        self._known_groups.append(added)
+
+    def _follow_groups(self) -> None:
+        """Keep rules and schedules beside their groups where somebody has taken groups out of `param_groups`."""
+        groups, known = self.param_groups, self._known_groups
+        if len(groups) == len(known) and all(a is b for a, b in zip(groups, known, strict=True)):
+            return
+        places = {id(group): place for place, group in enumerate(known)}
+        if any(id(group) not in places for group in groups):
+            raise RuntimeError("param_groups holds a group of unknown rule; add groups by opt.add_param_group({...})")
+        kept = [places[id(group)] for group in groups]
+        self._rules = [self._rules[place] for place in kept]
+        self._schedules.keep(kept)
+        self._known_groups = list(groups)
 
     def set_schedule(self, name: str, value: Any, group: int | None = None) -> None:
         """Put a number or a schedule in force from the next step on.
@@ -188,6 +192,7 @@ class Optimizer(torch.optim.Optimizer):
             IndexError: if there is no such group.
             ValueError: if the value is outside its limits at the current step.
         """
+        self._follow_groups()
         every = range(len(self.param_groups))
         indices = every if group is None else [every[group]]
         chosen = [i for i in indices if name in self._rules[i].hyper_parameters]
@@ -195,6 +200,7 @@ class Optimizer(torch.optim.Optimizer):
             self._rules[indices[0]].merged({name: value})
         number = hyper.at(value, self.applied_steps)
         for i in chosen:
+            hyper.check_scheduled(self._rules[i], {**self.param_groups[i], name: value})
             hyper.check(self._rules[i], {**self.param_groups[i], name: number})
         for i in chosen:
             self._schedules.replace(i, self.param_groups[i], name, value, self.applied_steps)
@@ -218,6 +224,7 @@ class Optimizer(torch.optim.Optimizer):
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
+        self._follow_groups()
         driven = self._schedules.settle(self.param_groups, self.applied_steps)
         for rule, group in zip(self._rules, self.param_groups, strict=True):
             hyper.check(rule, group)
@@ -253,11 +260,12 @@ class Optimizer(torch.optim.Optimizer):
                 if param.grad is None:
                     continue
                 if param.grad.is_sparse:
-                    raise RuntimeError(_sparse_message(rule))
+                    raise RuntimeError(arguments.sparse_message(rule.title))
                 if param.ndim not in formulas:
                     formulas[param.ndim] = self._formula(i, param.ndim)
                 formula = formulas[param.ndim]
                 state = self.state.get(param, {})
+                states.check_entries(formula, param, state)
                 missing = states.missing_entries(rule, formula, param, state, group)
                 state = {**missing, **state}
                 fresh = frozenset(name for name in formula.asks_fresh if rule.slots[name].key not in state)
@@ -277,7 +285,7 @@ class Optimizer(torch.optim.Optimizer):
 
     def _compute(self, rule: Rule, buckets: list[StepBucket]) -> list[dict[str, Value]]:
         shared = {name: buckets[0].group[slot.key] for name, slot in rule.slots.items() if slot.shape == "optimizer"}
-        return eager.advance([bucket.inputs() for bucket in buckets], shared, float(self.applied_steps))
+        return eager.advance([bucket.inputs() for bucket in buckets], shared, np.float64(self.applied_steps))
 
     def _write(self, rule: Rule, buckets: list[StepBucket], results: list[dict[str, Value]] | None) -> None:
         if results is None:
@@ -306,7 +314,8 @@ class Optimizer(torch.optim.Optimizer):
             replaced = pre_hook(self, state_dict)
             if replaced is not None:
                 state_dict = replaced
-        state, groups = states.matched(state_dict, self.param_groups)
+        self._follow_groups()
+        state, groups = states.matched(state_dict, self.param_groups, self._rules)
         for i, (rule, group) in enumerate(zip(self._rules, groups, strict=True)):
             expected = rule.name if rule is not self._rule else None
             if group.get("rule") != expected:
@@ -314,12 +323,13 @@ class Optimizer(torch.optim.Optimizer):
                     f"loaded state dict steps param group {i} by rule {group.get('rule') or 'of the class'!r}, and the "
                     f"optimizer by {expected or self._rule.name!r}; build it with the rules it was saved with"
                 )
+        self._schedules.upcoming(self._schedules.keys(), states.clock(groups, state) or 0)  # fails now or never
         self.__setstate__({"state": state, "param_groups": groups})
         for post_hook in self._optimizer_load_state_dict_post_hooks.values():
             post_hook(self)
 
     def __getstate__(self) -> dict[str, Any]:
-        ours = ("_rule", "_backend", "_given", "_rules", "_schedules", "_start")
+        ours = ("_rule", "_backend", "_given", "_known_groups", "_rules", "_schedules", "_start")
         return {**super().__getstate__(), **{name: getattr(self, name) for name in ours}}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -331,17 +341,16 @@ class Optimizer(torch.optim.Optimizer):
 
     def _complete_loaded(self, previous: list[dict[str, Any]]) -> None:
         """Fill in what an older or foreign state dict lacks, set the clock, and put the schedules in force."""
-        clock = self.param_groups[0].get("applied_steps")
-        if clock is None:
-            clock = states.largest_step(self.state)
-            if clock is None and self._schedules:
-                warnings.warn(
-                    "the loaded state has no step count, so the schedules start at 0; pass step=k to the constructor, "
-                    "or set param_groups[i]['applied_steps'], to start elsewhere",
-                    stacklevel=4,
-                )
+        self._known_groups = list(self.param_groups)
+        clock = states.clock(self.param_groups, self.state)
+        if clock is None and self._schedules:
+            warnings.warn(
+                "the loaded state has no step count, so the schedules start at 0; pass step=k to the constructor, "
+                "or set param_groups[i]['applied_steps'], to start elsewhere",
+                stacklevel=4,
+            )
         for i, (rule, group) in enumerate(zip(self._rules, self.param_groups, strict=True)):
-            for name, value in {**FLAGS, **previous[i]}.items():
+            for name, value in {**arguments.FLAGS, **previous[i]}.items():
                 group.setdefault(name, value)
             group.update(self._constants)
             group["applied_steps"] = int(clock or 0)
@@ -368,31 +377,6 @@ class Optimizer(torch.optim.Optimizer):
                 f"  state {sum(v.numel() * v.element_size() for v in held):,} bytes; {render.cost(self._formula(i, 2))}"
             )
         return "\n".join(lines)
-
-
-def _check_flags(flags: Mapping[str, Any]) -> None:
-    if flags["fused"] and flags["differentiable"]:
-        raise RuntimeError("`fused` does not support `differentiable`; leave one of them unset")
-    if flags["fused"] and flags["foreach"]:
-        raise RuntimeError("`fused` and `foreach` cannot be `True` together; leave one of them unset")
-    if flags["fused"]:
-        raise RuntimeError(
-            "fused=True asks for a fused kernel, and this version has the eager backend only; leave fused unset"
-        )
-
-
-def _with_remedy(error: TypeError | ValueError) -> TypeError | ValueError:
-    """Torch's complaint about parameters, with what to do about it."""
-    remedy = next((remedy for start, remedy in _REMEDIES.items() if str(error).startswith(start)), None)
-    return type(error)(f"{error}; {remedy}") if remedy else error
-
-
-def _sparse_message(rule: Rule) -> str:
-    if rule.title in ("Adam", "AdamW"):
-        says = "Adam does not support sparse gradients, please consider SparseAdam instead"
-    else:
-        says = f"{rule.title} does not support sparse gradients"
-    return f"{says}; or make them dense with nn.Embedding(sparse=False)"
 
 
 def _first_number(init: float | str, values: Mapping[str, Any]) -> float:

@@ -200,16 +200,19 @@ class Rule:
         params: Mapping[str, Tensor],
         grads: Mapping[str, Tensor],
         state: Mapping[str, Mapping[str, Tensor]],
+        *,
+        maximize: bool = False,
         **hyper_parameters: object,
     ) -> tuple[dict[str, Tensor], dict[str, dict[str, Tensor]]]:
         """One step as a pure function: new parameters and new state; the arguments stay as they are.
 
         Differentiable in every tensor given, hyper-parameters included, and fit for `torch.func.grad` and `vmap`.
-        A parameter without an entry in `grads` is passed on unchanged.
+        A parameter without an entry in `grads` is passed on unchanged. Under vmap the gradient of a `where` whose
+        condition is batched is that of both sides.
         """
         from descend.backends import eager
 
-        return eager.update(self, params, grads, state, **hyper_parameters)
+        return eager.update(self, params, grads, state, maximize, **hyper_parameters)
 
     def latex(self, **hyper_parameters: Any) -> str:
         """The variant's mathematics as LaTeX, an aligned environment."""

@@ -37,6 +37,16 @@ class Schedules:
         self._written.append({name: numbers[name] for name in driving})
         return numbers
 
+    def keys(self) -> list[tuple[int, str]]:
+        """Every group's index and hyper-parameter that a schedule drives."""
+        return [(i, name) for i, driving in enumerate(self._driving) for name in driving]
+
+    def keep(self, places: list[int]) -> None:
+        """Keep the groups at these places, in this order, and forget the others."""
+        self._driving = [self._driving[place] for place in places]
+        self._written = [self._written[place] for place in places]
+        self._overridden = {(places.index(i), name) for i, name in self._overridden if i in places}
+
     def drop_last_group(self) -> None:
         """Forget the group that was added last."""
         del self._driving[-1], self._written[-1]
@@ -54,9 +64,7 @@ class Schedules:
     def restart(self, groups: list[dict[str, Any]], clock: int) -> None:
         """Put every schedule's number at `clock` in force, whatever stands in the groups."""
         self._overridden.clear()
-        self.put(
-            groups, {(i, name): at(value, clock) for i, d in enumerate(self._driving) for name, value in d.items()}
-        )
+        self.put(groups, self.upcoming(self.keys(), clock))
 
     def settle(self, groups: list[dict[str, Any]], clock: int) -> list[tuple[int, str]]:
         """Notice foreign numbers, and those taken back; returns the keys that schedules drive in this step."""

@@ -35,20 +35,44 @@ def missing_entries(
     return entries
 
 
+def check_entries(formula: Formula, param: Tensor, state: Mapping[str, Any]) -> None:
+    """Refuse what a step could not be written into.
+
+    Raises:
+        RuntimeError: for a parameter whose elements share memory, or an entry that is no tensor of the slot's shape.
+    """
+    if torch._debug_has_internal_overlap(param) == 1:
+        raise RuntimeError(
+            "unsupported operation: more than one element of the written-to tensor refers to a single memory location. "
+            "Please clone() the parameter before it is given to the optimizer"
+        )
+    for slot in formula.slots.values():
+        entry = state.get(slot.key)
+        shape = param.shape if slot.shape == "like" else ()
+        if slot.key in state and not (isinstance(entry, Tensor) and entry.shape == shape):
+            found = tuple(entry.shape) if isinstance(entry, Tensor) else repr(entry)
+            raise RuntimeError(
+                f"state[{slot.key!r}] of a parameter of shape {tuple(param.shape)} is {found}; put a tensor of shape "
+                f"{tuple(shape)} there, or delete the entry, and the step makes it anew"
+            )
+
+
 def advance_steps(steps: list[Tensor], t: int) -> list[Tensor]:
     """Step counts after step `t`, in place while float32 holds them exactly."""
-    if t >= EXACT_IN_FLOAT32 and steps[0].dtype is torch.float32:
-        return [torch.full_like(step, t, dtype=torch.float64) for step in steps]
+    if t >= EXACT_IN_FLOAT32:
+        steps = [step.double() for step in steps]
     for step in steps:
         step.fill_(t)
     return steps
 
 
-def matched(state_dict: Mapping[str, Any], groups: list[dict[str, Any]]) -> tuple[dict[Any, Any], list[dict[str, Any]]]:
+def matched(
+    state_dict: Mapping[str, Any], groups: list[dict[str, Any]], rules: list[Rule]
+) -> tuple[dict[Any, Any], list[dict[str, Any]]]:
     """The state and param groups of a state dict, mapped onto the parameters of `groups` and owned by the caller.
 
-    Values keep the type that they were saved in where they are counts or one number per parameter; what is shaped like
-    the parameter takes the parameter's type, as in torch.
+    Step counts, slots with one number per parameter and slots with a type of their own keep the type that they were
+    saved in; what else is shaped like the parameter takes the parameter's type, as in torch.
 
     Raises:
         ValueError: if the groups differ in number or size (torch's messages), or a value has another shape than its
@@ -73,10 +97,13 @@ def matched(state_dict: Mapping[str, Any], groups: list[dict[str, Any]]) -> tupl
             strict=True,
         )
     )
+    keeping = {p: _kept_types(rule) for rule, group in zip(rules, groups, strict=True) for p in group["params"]}
     state: defaultdict[Any, Any] = defaultdict(dict)
     for key, entry in state_dict["state"].items():
         param = by_id.get(key)
-        state[key if param is None else param] = entry if param is None else _owned(entry, param, str(key))
+        state[key if param is None else param] = (
+            entry if param is None else _owned(entry, param, keeping[param], str(key))
+        )
     for group, saved in zip(groups, saved_groups, strict=True):
         saved["params"] = group["params"]
         if "param_names" in group:
@@ -84,14 +111,22 @@ def matched(state_dict: Mapping[str, Any], groups: list[dict[str, Any]]) -> tupl
     return state, saved_groups
 
 
-def _owned(entry: Any, param: Tensor, where: str) -> Any:
+def _kept_types(rule: Rule) -> dict[str, bool]:
+    """The state keys whose values keep their type, and whether these are shaped like the parameter."""
+    own = {slot.key: slot.shape == "like" for slot in rule.slots.values() if slot.shape != "like" or slot.dtype}
+    return {"step": False, **own}
+
+
+def _owned(entry: Any, param: Tensor, keeping: Mapping[str, bool], where: str) -> Any:
     if not isinstance(entry, Mapping):
         return entry
     owned: dict[str, Any] = {}
     for key, value in entry.items():
+        if value is None:  # torch's SGD once saved that it keeps no momentum
+            continue
         if not isinstance(value, Tensor):
             owned[key] = deepcopy(value)
-        elif value.ndim == 0 and (param.ndim > 0 or key == "step"):
+        elif key in keeping and not keeping[key]:
             owned[key] = value.detach().clone()
         elif value.shape != param.shape:
             raise ValueError(
@@ -99,15 +134,19 @@ def _owned(entry: Any, param: Tensor, where: str) -> Any:
                 f"{tuple(param.shape)}; the parameters stand in another order, or the model is another one"
             )
         else:
-            dtype = param.dtype if param.is_floating_point() else value.dtype
+            dtype = param.dtype if param.is_floating_point() and key not in keeping else value.dtype
             owned[key] = value.detach().to(device=param.device, dtype=dtype, copy=True)
     return owned
 
 
-def largest_step(state: Mapping[Any, Any]) -> int | None:
-    """The largest step count found in a state, or None where there is none."""
+def clock(groups: list[dict[str, Any]], state: Mapping[Any, Any]) -> int | None:
+    """How many steps a loaded state has behind it: the saved clock, or the largest step count if that is larger.
+
+    It is larger where torch has stepped on from a state of ours. None where the state tells neither.
+    """
     counts = [int(entry["step"]) for entry in state.values() if isinstance(entry, Mapping) and "step" in entry]
-    return max(counts, default=None)
+    saved = [int(group["applied_steps"]) for group in groups if "applied_steps" in group]
+    return max(saved + counts, default=None)
 
 
 def keep_counts_in_tensors(rule: Rule, entry: dict[str, Any]) -> None:

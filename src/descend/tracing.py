@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import difflib
-import itertools
 import linecache
 import sys
 from collections import Counter
 from collections.abc import Mapping
 from contextvars import ContextVar
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from types import CodeType, FrameType
 from typing import TYPE_CHECKING, Any, Final, NoReturn
@@ -21,7 +20,7 @@ from descend.expr import (
     FormulaError,
     Rank,
     ask_ndim,
-    call_sites,
+    call_site,
     hyper_of,
     leaf,
     on_new_node,
@@ -38,6 +37,10 @@ if TYPE_CHECKING:
     from descend.rule import Rule
 
 INPUTS: Final = {"p": parameter, "g": gradient, "t": step}
+
+
+CallPlace = tuple[int, int]
+STORAGE_TYPES: Final = ("float64", "float32", "bfloat16", "float16")
 
 
 @dataclass(frozen=True)
@@ -66,6 +69,8 @@ class Slot:
             raise ValueError(f"Slot({self.key!r}) has shape {self.shape!r}; choose one of {', '.join(SLOT_RANKS)}")
         if isinstance(self.init, bool) or not isinstance(self.init, (int, float, str)):
             raise ValueError(f"Slot({self.key!r}) starts from a number, a hyper-parameter's name or 'p': {self.init!r}")
+        if self.dtype is not None and self.dtype not in STORAGE_TYPES:
+            raise ValueError(f"Slot({self.key!r}) has dtype {self.dtype!r}; choose one of {', '.join(STORAGE_TYPES)}")
         if self.init == "p" and self.shape != "like":
             raise ValueError(f"Slot({self.key!r}) starts from the parameter, so its shape must be 'like'")
 
@@ -79,12 +84,15 @@ class Formula:
         outputs: the expression that is assigned to "p" and to each slot that this variant keeps.
         bindings: the author's intermediate names in the order in which they were assigned.
         hyper_parameters: the values that chose the variant.
+        call_places: where the function calls each global reduction, by the call's number in this variant: the place in
+            the code and how often it was reached before. The same place in two variants is the same reduction.
     """
 
     rule: Rule
     outputs: Mapping[str, Expr]
     bindings: tuple[tuple[str, Expr], ...]
     hyper_parameters: Mapping[str, object]
+    call_places: tuple[CallPlace, ...]
 
     @cached_property
     def slots(self) -> dict[str, Slot]:
@@ -102,6 +110,15 @@ class Formula:
         counted = Counter(arg for node in self.nodes for arg in node.args)
         counted.update(self.outputs.values())
         return counted
+
+    @cached_property
+    def global_reductions(self) -> dict[int, Expr]:
+        """The calls of global reductions that the outputs need, by their numbers."""
+        return {
+            int(node.value): node  # type: ignore[call-overload]
+            for node in self.nodes
+            if node.op in OPERATIONS and OPERATIONS[node.op].reduces is Rank.OPTIMIZER
+        }
 
     @cached_property
     def is_elementwise(self) -> bool:
@@ -131,7 +148,7 @@ class Formula:
             else:
                 settled[node] = rebuild(node, tuple(settled[a] for a in node.args))
         outputs = {name: settled[root] for name, root in self.outputs.items()}
-        return Formula(self.rule, outputs, self.bindings, self.hyper_parameters)
+        return replace(self, outputs=outputs)
 
     @cached_property
     def _settled(self) -> dict[frozenset[str], Formula]:
@@ -199,6 +216,7 @@ class Trace:
     ndim: int
     maximize: bool
     bindings: list[tuple[str, Expr]] = field(default_factory=list)
+    places: list[CallPlace] = field(default_factory=list)
     frame: FrameType | None = None
 
     def run(self) -> Formula:
@@ -210,7 +228,7 @@ class Trace:
         contexts: list[tuple[ContextVar[Any], object]] = [
             (on_new_node, self._note_names),
             (ask_ndim, self._answer_ndim),
-            (call_sites, itertools.count()),
+            (call_site, self._number_call),
             (_active_hyper_parameters, self.activity),
         ]
         tokens = [(variable, variable.set(value)) for variable, value in contexts]
@@ -218,14 +236,14 @@ class Trace:
             returned = function(**arguments)
             if self.frame is not None:
                 self._note(self.frame)
-        except FormulaError as error:
+        except TypeError as error:  # ours, or Python's for what formulas cannot do
             self._explain(error)
         finally:
             self.frame = None
             for variable, token in tokens:
                 variable.reset(token)
         outputs = self._outputs(returned)
-        return Formula(self.rule, outputs, tuple(self.bindings), dict(self.values))
+        return Formula(self.rule, outputs, tuple(self.bindings), dict(self.values), tuple(self.places))
 
     def _hyper_parameter(self, name: str) -> object:
         value = self.values[name]
@@ -237,10 +255,20 @@ class Trace:
         self.rule.reads_ndim = True
         return self.ndim
 
-    def _note_names(self) -> None:
+    def _author_s_frame(self) -> FrameType | None:
         frame: FrameType | None = sys._getframe(1)
         while frame is not None and frame.f_code is not self._code:
             frame = frame.f_back
+        return frame
+
+    def _number_call(self) -> int:
+        frame = self._author_s_frame()
+        offset = -1 if frame is None else frame.f_lasti
+        self.places.append((offset, sum(place[0] == offset for place in self.places)))
+        return len(self.places) - 1
+
+    def _note_names(self) -> None:
+        frame = self._author_s_frame()
         if frame is not None:
             self.frame = frame  # outlives the call, so that the last names are read after the function has returned
             self._note(frame)
@@ -254,7 +282,7 @@ class Trace:
             if isinstance(value, Expr) and not any(n == name and e is value for n, e in self.bindings):
                 self.bindings.append((name, value))
 
-    def _explain(self, error: FormulaError) -> NoReturn:
+    def _explain(self, error: TypeError) -> NoReturn:
         line, traceback = None, error.__traceback__
         while traceback is not None:
             if traceback.tb_frame.f_code is self._code:

@@ -18,6 +18,7 @@ from torch import Tensor
 from descend.backends.operations import HOST, TORCH, Value, finish_reduction, foreach, partial_reduction
 from descend.expr import OPERATIONS, Expr, Rank, hyper_of, slot_of, walk
 from descend.rule import Formula, Rule, Slot
+from descend.tracing import CallPlace
 
 
 @dataclass
@@ -60,7 +61,7 @@ def advance(buckets: Sequence[Bucket], optimizer_slots: Mapping[str, Value], clo
     """
     works = [_Work(bucket, optimizer_slots) for bucket in buckets]
     shared = _OptimizerWork(buckets, optimizer_slots, clock)
-    for site in sorted({site for work in works for site in work.sites}):  # a call can read only those written before it
+    for site in _in_program_order([list(work.sites) for work in works]):
         taking_part = [work for work in works if site in work.sites]
         partials: dict[int, Tensor] = {}
         for work in taking_part:
@@ -74,6 +75,21 @@ def advance(buckets: Sequence[Bucket], optimizer_slots: Mapping[str, Value], clo
             work.values[node] = value.to(work.bucket.params[0].device)
             shared.values[node] = value
     return [work.outputs(shared) for work in works]
+
+
+def _in_program_order(lists: list[list[CallPlace]]) -> list[CallPlace]:
+    """The places where buckets call global reductions, each after those that any bucket calls before it."""
+    order: list[CallPlace] = []
+    while any(lists):
+        heads = [places[0] for places in lists if places]
+        chosen = next((h for h in heads if all(h not in places[1:] for places in lists)), None)
+        if chosen is None:
+            raise ValueError(
+                "two variants of the rule call its global_ reductions in different orders; write them alike"
+            )
+        order.append(chosen)
+        lists = [places[1:] if places and places[0] == chosen else places for places in lists]
+    return order
 
 
 def _is_host(value: Value) -> bool:
@@ -99,11 +115,7 @@ class _Work:
 
     def __post_init__(self) -> None:
         formula = self.bucket.formula
-        self.sites: dict[int, Expr] = {
-            node.value: node  # type: ignore[misc]
-            for node in formula.nodes
-            if node.op in OPERATIONS and OPERATIONS[node.op].reduces is Rank.OPTIMIZER
-        }
+        self.sites = {formula.call_places[number]: node for number, node in sorted(formula.global_reductions.items())}
         self.dtype = compute_dtype(self.bucket.params[0].dtype)
         self.uses = formula.uses.copy()
         self.temporaries: set[Expr] = set()
@@ -113,21 +125,25 @@ class _Work:
             if name != "p" and formula.slots[name].shape == "scalar"
         }
 
-    def partial_reductions(self, site: int, shared: _OptimizerWork) -> list[Tensor]:
+    def partial_reductions(self, site: CallPlace, shared: _OptimizerWork) -> list[Tensor]:
         node = self.sites[site]
         self.evaluate(walk(node.args), shared)
         return [partial_reduction(node.op, x) for x in self.values[node.args[0]]]
 
     def outputs(self, shared: _OptimizerWork) -> dict[str, Value]:
-        self.evaluate(self.bucket.formula.nodes, shared)
-        return {name: self.values[root] for name, root in self.bucket.formula.outputs.items()}
+        formula = self.bucket.formula
+        self.evaluate(formula.nodes, shared)
+        return {
+            name: shared.value(root) if name != "p" and formula.slots[name].shape == "optimizer" else self.values[root]
+            for name, root in formula.outputs.items()
+        }
 
     def evaluate(self, nodes: Iterable[Expr], shared: _OptimizerWork) -> None:
         with np.errstate(all="ignore"):
             for node in nodes:
                 if node in self.values:
                     continue
-                if node in shared.roots:
+                if node in shared.roots and node.args:
                     self.values[node] = shared.value(node)
                 elif node.op in OPERATIONS:
                     self.values[node] = self._operate(node)
@@ -140,8 +156,10 @@ class _Work:
         """The stored value of a scalar slot is the truth: what reads the new value reads it as it will be stored."""
         if not root.args or not _is_host(self.values[root]):
             return
-        stored = self.bucket.slots.get(self.scalar_slots[root])
-        if (stored[0].dtype if stored else scalar_dtype()) is torch.float32:
+        name = self.scalar_slots[root]
+        stored, slot = self.bucket.slots.get(name), self.bucket.formula.slots[name]
+        dtype = stored[0].dtype if stored else getattr(torch, slot.dtype) if slot.dtype else scalar_dtype()
+        if dtype is torch.float32:
             self.values[root] = self.values[root].astype(np.float32).astype(np.float64)
 
     def _leaf(self, node: Expr) -> Value:
@@ -155,7 +173,7 @@ class _Work:
             if shape == "like":
                 return self._cast(bucket.slots[name])
             if shape == "optimizer":
-                return np.float64(self.optimizer_slots[name])
+                return scalar_value(self.optimizer_slots[name])
             return scalar_values(bucket.slots[name])
         if node.op == "numel":
             return np.array(bucket.counts, dtype=np.float64)
@@ -173,6 +191,8 @@ class _Work:
             return [finish_reduction(node.op, partial_reduction(node.op, x), count) for x, count in pairs]
         if not any(isinstance(a, list) or (_is_host(a) and a.ndim) for a in args):
             return TORCH[node.op](*(pick(a, 0) for a in args))  # tensors that are scalars: rates, global reductions
+        if node.op == "where" and isinstance(args[0], Tensor) and not _is_batched(args[0]):
+            args[0] = np.bool_(args[0].item())  # the other side's gradient, perhaps NaN, is then left out
         if node.op == "where" and _is_host(args[0]) and not args[0].ndim:
             side = 1 if args[0] else 2
             return self._chosen(node, node.args[side], args[side])  # now two nodes read it: its memory is not reused
@@ -228,7 +248,7 @@ class _OptimizerWork:
 
     def _evaluate(self, node: Expr) -> Value:
         if node.op == "slot":
-            return np.float64(self.slots[slot_of(node)[0]])
+            return scalar_value(self.slots[slot_of(node)[0]])
         if node.op not in OPERATIONS:
             self._agree_on(node)
             return scalar_leaf(node, self.buckets[0].hyper_parameters, self.clock + 1)
@@ -270,6 +290,13 @@ def scalar_leaf(node: Expr, hyper_parameters: Mapping[str, Any], t: Value) -> Va
     return value.double().reshape(()) if isinstance(value, Tensor) else np.float64(value)
 
 
+def scalar_value(stored: Value) -> Value:
+    """One stored number: a host scalar, or the tensor itself where gradients pass or it stands for many."""
+    if not isinstance(stored, Tensor):
+        return np.float64(stored)
+    return stored.double() if stored.requires_grad or _is_batched(stored) else np.float64(stored.item())
+
+
 def scalar_values(stored: list[Tensor]) -> Value:
     """The values of a scalar slot: a vector of host scalars, or the tensors themselves where gradients pass."""
     if any(x.requires_grad for x in stored) or _is_batched(stored[0]):
@@ -289,11 +316,12 @@ def _is_batched(x: Tensor) -> bool:
 def first_value(slot: Slot, param: Tensor, hyper_parameters: Mapping[str, Any]) -> Tensor:
     """The value of a slot before the first step."""
     if slot.init == "p":
-        return param.detach().clone(memory_format=torch.preserve_format)
+        return param.clone(memory_format=torch.preserve_format)
     initial = hyper_parameters[slot.init] if isinstance(slot.init, str) else slot.init
     if slot.shape != "like":
-        dtype = getattr(torch, slot.dtype) if slot.dtype else scalar_dtype()
-        return torch.as_tensor(initial).detach().to(dtype=dtype).reshape(()).clone()
+        usual = torch.float64 if slot.shape == "optimizer" else scalar_dtype()
+        dtype = getattr(torch, slot.dtype) if slot.dtype else usual
+        return torch.as_tensor(initial).to(dtype=dtype).reshape(()).clone()
     dtype = getattr(torch, slot.dtype) if slot.dtype else param.dtype
     if param.is_complex():
         initial = complex(initial, initial)  # as in torch's Adagrad and Rprop
@@ -319,6 +347,7 @@ def update(
     params: Mapping[str, Tensor],
     grads: Mapping[str, Tensor],
     state: Mapping[str, Mapping[str, Tensor]],
+    maximize: bool = False,
     **hyper_parameters: Any,
 ) -> tuple[dict[str, Tensor], dict[str, dict[str, Tensor]]]:
     """See `Rule.update`."""
@@ -326,38 +355,56 @@ def update(
     for name in grads:
         if name not in params:
             raise ValueError(f"grads has {name!r}, which params lacks; both are dicts by parameter name")
-    stepped = [name for name in params if name in grads]
-    buckets, shared = [], {}
-    for ordinal, name in enumerate(stepped):
-        formula = rule.formula(ndim=params[name].ndim, **hyper_parameters)
-        formula = formula.settle(frozenset(s for s, slot in formula.slots.items() if slot.key not in state[name]))
-        slots = {s: [state[name][slot.key]] for s, slot in formula.slots.items() if slot.key in state[name]}
-        shared.update({s: slots[s][0] for s, slot in formula.slots.items() if slot.shape == "optimizer"})
-        t = _count(state[name]["step"]) + 1 if rule.counts_steps else np.float64(0)
-        buckets.append(
-            Bucket(formula, [params[name]], [grads[name]], slots, values, t, [ordinal], [params[name].numel()])
-        )
-    results = advance(buckets, shared, max((b.t for b in buckets), default=1) - 1) if buckets else []
+        if name not in state or (rule.counts_steps and "step" not in state[name]):
+            raise ValueError(
+                f"state has no entry for {name!r}, or one of another rule; begin with {rule.name}.init(params)"
+            )
     new_params, new_state = dict(params), {name: dict(entry) for name, entry in state.items()}
-    for name, bucket, result in zip(stepped, buckets, results, strict=True):
+    stepped = [name for name in params if name in grads]
+    if not stepped:
+        return new_params, new_state
+    buckets = []
+    for ordinal, name in enumerate(stepped):
+        param, entry = params[name], state[name]
+        formula = rule.formula(ndim=param.ndim, maximize=maximize, **hyper_parameters)
+        formula = formula.settle(frozenset(s for s, slot in formula.slots.items() if slot.key not in entry))
+        slots = {s: [real(entry[slot.key])] for s, slot in formula.slots.items() if slot.key in entry}
+        t = scalar_value(entry["step"]) + 1 if rule.counts_steps else np.float64(0)
+        buckets.append(
+            Bucket(formula, [real(param)], [real(grads[name])], slots, values, t, [ordinal], [param.numel()])
+        )
+    shared = {
+        s: x[0] for bucket in buckets[::-1] for s, x in bucket.slots.items() if rule.slots[s].shape == "optimizer"
+    }
+    clock = max(bucket.t for bucket in buckets) - 1 if shared else 0
+    for name, bucket, result in zip(stepped, buckets, advance(buckets, shared, clock), strict=True):
         if rule.counts_steps:
             new_state[name]["step"] = state[name]["step"] + 1
+        inputs = [params[name], grads[name], *state[name].values()]
         for output, value in result.items():
             if output == "p":
-                new_params[name] = as_tensor(value, 0, params[name])
-            else:
-                slot = bucket.formula.slots[output]
-                like = params[name] if slot.shape == "like" else first_value(slot, params[name], values)
-                new_state[name][slot.key] = as_tensor(value, 0, state[name].get(slot.key, like))
+                new_params[name] = stored_as(value, params[name], inputs)
+                continue
+            slot = bucket.formula.slots[output]
+            like = state[name].get(slot.key)
+            new = stored_as(value, first_value(slot, params[name], values) if like is None else like, inputs)
+            for holder in new_state if slot.shape == "optimizer" else [name]:
+                new_state[holder][slot.key] = new
     return new_params, new_state
 
 
-def _count(step: Tensor) -> Value:
-    return step.double() if step.requires_grad or _is_batched(step) else np.float64(step.item())
+def real(x: Tensor) -> Tensor:
+    """A complex tensor as its real and imaginary parts, which every rule takes as separate elements."""
+    return torch.view_as_real(x) if x.is_complex() else x
 
 
-def as_tensor(value: Value, index: int, like: Tensor) -> Tensor:
-    """One parameter's part of a value in the type and shape of `like`."""
+def stored_as(value: Value, like: Tensor, inputs: Sequence[Tensor], index: int = 0) -> Tensor:
+    """One parameter's part of a value as a tensor of its own, in the type and shape of `like`."""
     part = pick(value, index)
     tensor = part if isinstance(part, Tensor) else torch.as_tensor(part, device=like.device)
-    return tensor.to(device=like.device, dtype=like.dtype).expand(like.shape)
+    tensor = tensor.to(device=like.device, dtype=real(like).dtype)
+    if tensor.shape != real(like).shape:
+        tensor = tensor.expand(real(like).shape).clone(memory_format=torch.contiguous_format)
+    elif any(tensor is real(x) or tensor is x for x in inputs):
+        tensor = tensor.clone()
+    return torch.view_as_complex(tensor) if like.is_complex() else tensor

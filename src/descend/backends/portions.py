@@ -50,7 +50,7 @@ def sweep(bucket: Bucket, targets: Mapping[str, list[Tensor]]) -> dict[str, list
             counts=counts,
         )
         (result,) = advance([piece], {}, 0)
-        written = {name: detached_from_inputs(bucket, name, result[name]) for name in targets}
+        written = {name: detached_from_inputs(piece, result[name]) for name in targets}
         for name, value in written.items():
             assign(portion.targets[name], value)
         for name in result.keys() - targets.keys():
@@ -60,6 +60,11 @@ def sweep(bucket: Bucket, targets: Mapping[str, list[Tensor]]) -> dict[str, list
 
 
 def _portions(bucket: Bucket, targets: Mapping[str, list[Tensor]]) -> Iterator[_Portion]:
+    size = sum(x.numel() for x in bucket.params)
+    if size <= PORTION:
+        whole = list(range(len(bucket.params)))
+        yield _Portion(size, whole, bucket.params, bucket.grads, bucket.slots, dict(targets))
+        return
     portion = _Portion()
     for i, param in enumerate(bucket.params):
         columns = [param, bucket.grads[i], *(x[i] for x in bucket.slots.values()), *(x[i] for x in targets.values())]
@@ -90,11 +95,11 @@ def _pieces(columns: list[Tensor]) -> list[list[Tensor]]:
     return [list(torch.split(x.view(-1), PORTION)) if x.shape == shape else [x] * count for x in columns]
 
 
-def detached_from_inputs(bucket: Bucket, name: str, value: Value) -> Value:
+def detached_from_inputs(bucket: Bucket, value: Value) -> Value:
     """A value that shares no memory with what was read, so that one assignment does not change another's value."""
-    if bucket.formula.outputs[name].args or not isinstance(value, list):
-        return value
-    return [x.clone() for x in value]
+    if any(value is read for read in (bucket.params, bucket.grads, *bucket.slots.values())):
+        return [x.clone() for x in value]
+    return value
 
 
 def assign(targets: list[Tensor], value: Value) -> None:

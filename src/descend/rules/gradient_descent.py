@@ -9,11 +9,12 @@ __all__ = ["asgd", "sgd", "sgdw", "sgdwpaper"]
 @rule
 def sgd(p, g, buf=Slot("momentum_buffer"),
         *, lr=1e-3, momentum=0.0, dampening=0.0, weight_decay=0.0, nesterov=False):
-    """SGD. Robbins & Monro 1951; momentum: Polyak 1964; Nesterov's in the form of Sutskever et al. 2013.
+    """SGD. Robbins & Monro 1951; momentum: Polyak 1964; Nesterov's momentum in torch's form.
 
     torch's convention: the rate stands outside the buffer, so that a new rate rescales the whole velocity (keras, and
     `sgdwpaper`, keep it inside), and the first step takes the gradient itself, without dampening. Torch7 dampened by
-    the momentum unless told otherwise, which makes its rates 1 / (1 - momentum) times larger. `weight_decay` is L2.
+    the momentum unless told otherwise, which makes its rates 1 / (1 - momentum) times larger. With `nesterov=True` the
+    stored point is the look-ahead point of the classical method. `weight_decay` is L2.
     """
     if active(weight_decay):
         g = g + weight_decay * p

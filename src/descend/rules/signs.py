@@ -31,8 +31,7 @@ def rprop(p, g, t, prev=Slot("prev"), step_size=Slot("step_size", init="lr"),
 def signum(p, g, m=Slot("exp_avg"), *, lr=1e-4, beta=0.9, weight_decay=0.0):
     """Signum. signSGD with momentum: Bernstein et al. 2018, arXiv:1802.04434, Algorithm 2.
 
-    The paper's decay is decoupled; here, as in every rule without a W in its name, `weight_decay` is L2. With `beta=0`
-    it is signSGD (Algorithm 1). Rate and beta as in the paper's ImageNet experiments.
+    With `beta=0` it is signSGD (Algorithm 1). As in every rule without a W in its name, `weight_decay` is L2.
     """
     if active(weight_decay):
         g = g + weight_decay * p
@@ -58,7 +57,7 @@ def lion(p, g, m=Slot("exp_avg"), *, lr=1e-4, betas=(0.9, 0.99), weight_decay=0.
 
 @rule
 def powersign(p, g, m=Slot("exp_avg"), *, lr=0.1, beta=0.9, base=math.e, f=1.0, weight_decay=0.0):
-    """PowerSign. Bello et al. 2017, arXiv:1709.07417, section 5: base^(f(t) sign(g) sign(m)) g.
+    """PowerSign. Bello et al. 2017, arXiv:1709.07417: base^(f(t) sign(g) sign(m)) g.
 
     m averages this step's gradient before its sign is taken; the sign of 0 is 0, so the factor is then 1. `f` is f(t):
     a number, or a schedule such as `schedules.linear(n)`, `cyclical(n, periods)` or `restart(n, periods)`. It scales
@@ -73,7 +72,7 @@ def powersign(p, g, m=Slot("exp_avg"), *, lr=0.1, beta=0.9, base=math.e, f=1.0, 
 
 @rule
 def addsign(p, g, m=Slot("exp_avg"), *, lr=0.1, beta=0.9, alpha=1.0, f=1.0, weight_decay=0.0):
-    """AddSign. Bello et al. 2017, arXiv:1709.07417, section 5: (alpha + f(t) sign(g) sign(m)) g.
+    """AddSign. Bello et al. 2017, arXiv:1709.07417: (alpha + f(t) sign(g) sign(m)) g.
 
     m averages this step's gradient before its sign is taken. With alpha = f = 1 a weight whose signs disagree does not
     move. `f` is f(t), as in PowerSign; the survey's equation lacks the rate. `weight_decay` is L2.

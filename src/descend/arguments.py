@@ -1,0 +1,67 @@
+"""What every optimizer's constructor takes beside hyper-parameters, and what it says when that is wrong."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from numbers import Integral
+from typing import Any, Final
+
+from descend.hyper_parameters import is_scheduled
+
+FLAGS: Final[dict[str, Any]] = {
+    "maximize": False,
+    "foreach": None,
+    "capturable": False,
+    "differentiable": False,
+    "fused": None,
+}
+"""Torch's flags, which every class takes and every param group holds."""
+
+OPTIONS: Final[dict[str, Any]] = {"backend": "auto", "step": 0}
+"""Our own keyword-only options of every class."""
+
+BACKENDS: Final = ("auto", "eager")
+
+REMEDIES: Final = {
+    "params argument given to the optimizer": "write [tensor] for a single parameter",
+    "optimizer got an empty parameter list": "the model has no parameters left, or an iterator was used up before",
+    "can't optimize a non-leaf Tensor": "pass the parameter itself, not the result of an operation on it",
+    "some parameters appear in more than one": "name each parameter in one group only",
+    "optimizer can only optimize Tensors": "pass model.parameters(), a list of tensors, or dicts with a 'params' list",
+    "optimizer parameters need to be organized": "sets have no order to save state by",
+}
+
+
+def is_count(step: object) -> bool:
+    """Whether `step` is a number of steps: an integer from 0."""
+    return type(step) is not bool and isinstance(step, Integral) and int(step) >= 0
+
+
+def check_flags(flags: Mapping[str, Any]) -> None:
+    """Refuse flags that contradict each other (torch's messages) or ask for what there is not."""
+    for name, value in flags.items():
+        if is_scheduled(value):
+            raise TypeError(f"{name} is a flag and takes True or False, not a schedule")
+    if flags["fused"] and flags["differentiable"]:
+        raise RuntimeError("`fused` does not support `differentiable`; leave one of them unset")
+    if flags["fused"] and flags["foreach"]:
+        raise RuntimeError("`fused` and `foreach` cannot be `True` together; leave one of them unset")
+    if flags["fused"]:
+        raise RuntimeError(
+            "fused=True asks for a fused kernel, and this version has the eager backend only; leave fused unset"
+        )
+
+
+def with_remedy(error: TypeError | ValueError) -> TypeError | ValueError:
+    """Torch's complaint about parameters, with what to do about it."""
+    remedy = next((remedy for start, remedy in REMEDIES.items() if str(error).startswith(start)), None)
+    return type(error)(f"{error}; {remedy}") if remedy and remedy not in str(error) else error
+
+
+def sparse_message(title: str) -> str:
+    """What a step says to a sparse gradient, as torch's class of the name does."""
+    if title in ("Adam", "AdamW"):
+        says = "Adam does not support sparse gradients, please consider SparseAdam instead"
+    else:
+        says = f"{title} does not support sparse gradients"
+    return f"{says}; or make them dense with nn.Embedding(sparse=False)"
