@@ -145,7 +145,8 @@ class Optimizer(torch.optim.Optimizer):
         numbers = self._schedules.add_group(values, clock)
         self._rules.append(rule)
         constructor_defaults = self.defaults
-        self.defaults = {k: v for k, v in constructor_defaults.items() if k not in self._rule.hyper_parameters}
+        shared = arguments.FLAGS if rule is not self._rule else {**arguments.FLAGS, **self._constants}
+        self.defaults = {name: constructor_defaults[name] for name in shared}
         try:
             hyper.check(rule, numbers)
             extra = {"rule": rule.name} if rule is not self._rule else {}
@@ -180,7 +181,7 @@ class Optimizer(torch.optim.Optimizer):
         self._known_groups = list(groups)
 
     def set_schedule(self, name: str, value: Any, group: int | None = None) -> None:
-        """Put a number or a schedule in force from the next step on.
+        """Put a number or a schedule in force from the next step on; groups added later take the constructor's.
 
         Args:
             name: the hyper-parameter.
