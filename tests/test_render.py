@@ -1,6 +1,8 @@
 """The mathematics of a formula: what is printed evaluates to the formula."""
 
+import html
 import random
+import re
 import textwrap
 import xml.etree.ElementTree as ElementTree
 
@@ -8,6 +10,7 @@ import pytest
 from hypothesis import assume, given, settings
 
 from descend import Slot, render
+from descend.expr import maximum, sign
 from descend.rule import rule
 from descend.rules import catalog
 from mathematics import read_latex, read_mathml, read_text, value_of
@@ -86,6 +89,30 @@ def leaf(node):
     return node.value if node.op == "fresh" else node.op
 
 
+@pytest.mark.parametrize("name", catalog())
+def test_the_key_has_the_symbols_that_are_printed(name):
+    symbols = SYMBOLS | (IN_ASGD if name == "asgd" else {}) | {"lr": ("γ", r"\gamma", "γ")}
+    for options in variants(catalog()[name]):
+        formula = catalog()[name].formula(**options)
+        read = {leaf(node) for node in formula.nodes if node.op == "hyper"}
+        expected = {}
+        for parameter, value in formula.hyper_parameters.items():
+            elements = [(parameter, i) for i in range(len(value))] if isinstance(value, tuple) else [parameter]
+            printed = [symbols[element][0] for element in elements if element in read]
+            if printed and printed != [parameter]:
+                expected[parameter] = ", ".join(printed)
+        assert render.key(formula) == expected
+
+
+def test_the_key_marks_elements_that_are_not_read():
+    @rule
+    def second_only(p, g, *, lr=0.1, betas=(0.9, 0.99), decay=1.0):
+        _, beta2 = betas
+        return dict(p=p - lr * beta2 * g)
+
+    assert render.key(second_only.formula()) == {"lr": "γ", "betas": "–, β₂"}
+
+
 RANDOM_SYMBOLS = {name: SYMBOLS[name] for name in ("p", "g", "t", "lr", ("betas", 0), ("betas", 1))} | {
     "m": ("m", "m_{t-1}", "m_t−1"),
     "n": ("n", "n_{t-1}", "n_t−1"),
@@ -158,6 +185,15 @@ def test_mathml_is_one_element_with_the_text_as_its_alternative():
     assert math_element.tag == "{http://www.w3.org/1998/Math/MathML}math"
     assert math_element.get("alttext") == render.text(formula)
     assert len(math_element[0]) == len(render.text(formula).splitlines())
+
+
+def test_functions_stand_apart_from_other_factors_in_mathml():
+    @rule
+    def signs(p, g, *, lr=0.1):
+        return dict(p=p - lr * sign(g) * g - lr * g * maximum(p, 1))
+
+    factors = re.findall("<mo( rspace=[^>]+)?>\N{INVISIBLE TIMES}", html.unescape(render.mathml(signs.formula())))
+    assert [bool(apart) for apart in factors] == [True, True, False, True]
 
 
 def test_names_the_field_does_not_know_stay_words_and_never_stand_for_two_things():

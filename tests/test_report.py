@@ -20,7 +20,7 @@ from scipy.optimize import isotonic_regression
 import descend.report
 from descend.report import charts, formats, mathml
 from descend.report.curves import answers, curves
-from descend.report.finding import finding
+from descend.report.finding import finding, followers
 from descend.report.results import Results, read
 from descend.report.span import Span, spread
 
@@ -328,11 +328,33 @@ def test_mathml_is_let_in_only_as_mathematics():
     assert mathml.trusted(svg) is None
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_colours_have_contrast(scheme):
+def colours(scheme: str) -> dict[str, str]:
     css = (PACKAGE / "page.css").read_text()
     blocks = re.findall(r":root \{(.*?)\}", css, re.DOTALL)
-    names = dict(re.findall(r"--([\w-]+): (#\w{6})", blocks[scheme == "dark"]))
+    return dict(re.findall(r"--([\w-]+): (#\w{6})", blocks[scheme == "dark"]))
+
+
+def test_optimizers_keep_their_hue_in_the_dark():
+    def hue_and_strength(colour: str) -> tuple[float, float]:
+        """Angle in degrees and chroma in OKLab (Ottosson 2020)."""
+        parts = np.array([int(colour[at : at + 2], 16) / 255 for at in (1, 3, 5)])
+        linear = np.where(parts <= 0.04045, parts / 12.92, ((parts + 0.055) / 1.055) ** 2.4)
+        cones = [[0.41222, 0.53633, 0.05145], [0.21190, 0.68070, 0.10740], [0.08830, 0.28172, 0.62998]]
+        axes = [[1.97800, -2.42859, 0.45059], [0.02590, 0.78277, -0.80868]]
+        a, b = np.array(axes) @ np.cbrt(np.array(cones) @ linear)
+        return math.degrees(math.atan2(b, a)), math.hypot(a, b)
+
+    for index in range(8):
+        (light, strength), (dark, dark_strength) = (
+            hue_and_strength(colours(scheme)[f"series-{index}"]) for scheme in ("light", "dark")
+        )
+        assert abs((dark - light + 180) % 360 - 180) < 10
+        assert dark_strength > strength / 2  # an orange that is weak is a brown
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_colours_have_contrast(scheme):
+    names = colours(scheme)
 
     def luminance(color: str) -> float:
         parts = [int(color[at : at + 2], 16) / 255 for at in (1, 3, 5)]
@@ -362,13 +384,25 @@ class TestFinding:
     def test_overlap(self, tmp_path):
         close = {name: [0.97, 0.98, 0.99] for name in ("adamw", "adam", "lion")}
         assert self.say(tmp_path, {**close, "sgd": [0.5, 0.51, 0.52]}) == (
-            "AdamW 98.0 % [96.4, 99.6] leads on test accuracy; the intervals of AdamW, Adam and Lion overlap, so these "
-            "three seeds do not separate them."
+            "AdamW 98.0 % [96.4, 99.6] leads on test accuracy; its interval overlaps those of Adam and Lion, so these "
+            "three seeds do not separate it from them."
+        )
+
+    def test_rivals_whose_intervals_do_not_meet_are_not_said_to_overlap(self, tmp_path):
+        data = example({"sgd": [0.9, 0.9], "adamw": [0.89, 0.89], "lion": [0.88, 0.88]})
+        ends = {"sgd": (0.86, 0.94), "adamw": (0.885, 0.895), "lion": (0.875, 0.884)}
+        for row in data["summary"]:
+            row["test_low"], row["test_high"] = ends[row["optimizer"]]
+        said = plain(finding(load(tmp_path, data)))
+        assert said.endswith(
+            "its interval overlaps those of AdamW and Lion, so these two seeds do not separate it from them."
         )
 
     def test_all_overlap(self, tmp_path):
         said = self.say(tmp_path, {name: [0.97, 0.98] for name in TITLES})
-        assert "the intervals of all eight optimizers overlap, so these two seeds do not separate them." in said
+        assert (
+            "its interval overlaps those of all seven others, so these two seeds do not separate it from them." in said
+        )
 
     def test_all_diverged(self, tmp_path):
         said = self.say(tmp_path, {"adamw": [None, None], "sgd": [None, None]})
@@ -377,8 +411,8 @@ class TestFinding:
     def test_some_diverged(self, tmp_path):
         said = self.say(tmp_path, {"adamw": [0.97, 0.98], "sgd": [0.9, None], "lion": [None, None]})
         assert said == (
-            "AdamW 97.5 % [96.5, 98.5] leads on test accuracy; the intervals of AdamW and SGD overlap, so these two "
-            "seeds do not separate them. SGD diverged in 1 of 2 seeds and Lion diverged in both seeds."
+            "AdamW 97.5 % [96.5, 98.5] leads on test accuracy; its interval overlaps that of SGD, so these two seeds "
+            "do not separate it from SGD. SGD diverged in 1 of 2 seeds and Lion diverged in both seeds."
         )
 
     def test_all_but_one_diverged(self, tmp_path):
@@ -401,8 +435,8 @@ class TestFinding:
         finals = {"adamw": [1.5, 1.52], "sgd": [1.6, 1.62], "lion": [1.52, 1.54]}
         said = self.say(tmp_path, finals, metric="bits_per_character", direction="minimize")
         assert said == (
-            "AdamW 1.510 [1.490, 1.530] leads on test bits per character; the intervals of AdamW and Lion overlap, so "
-            "these two seeds do not separate them."
+            "AdamW 1.510 [1.490, 1.530] leads on test bits per character; its interval overlaps that of Lion, so these "
+            "two seeds do not separate it from Lion."
         )
 
     @settings(max_examples=30)
@@ -415,6 +449,26 @@ class TestFinding:
             row["test_mean"] = None if random.random() < 0.2 else row["test_mean"]
         with tempfile.TemporaryDirectory() as folder:
             assert "significan" not in finding(load(Path(folder), data))
+
+
+class TestFollowers:
+    def say(self, folder: Path, **scheduled: str | None) -> str:
+        data = example({name: [0.9] for name in ("adam", "sgd", "lion")})
+        for optimizer in data["optimizers"]:
+            optimizer.update({"scheduled": scheduled[optimizer["name"]]} if optimizer["name"] in scheduled else {})
+        return followers(load(folder, data))
+
+    def test_all(self, tmp_path):
+        assert self.say(tmp_path) == "All optimizers follow it, as it was run."
+        assert self.say(tmp_path, adam="lr") == "All optimizers follow it, as it was run."
+
+    def test_exceptions(self, tmp_path):
+        assert self.say(tmp_path, sgd=None, lion="eta") == (
+            "All optimizers but SGD follow it, as it was run. In Lion it multiplies eta in place of the rate."
+        )
+
+    def test_none(self, tmp_path):
+        assert self.say(tmp_path, adam=None, sgd=None, lion=None) == "No optimizer follows it."
 
 
 class TestErrors:
@@ -526,6 +580,52 @@ class TestCurves:
         assert answers(load(tmp_path, data)) == {"adam": [(1e-4, pytest.approx(0.85)), (1e-3, None), (1e-2, 0.8)]}
 
 
+class TestSensitivity:
+    def rows(self, folder: Path, values: list[float | None], **task: object) -> list[dict]:
+        """The rows of one optimizer whose chosen rate is the first, beside another whose chosen rate gives 2."""
+        data = example({"adam": [0.9], "sgd": [0.9]}, **task)
+        tuned = {"adam": values, "sgd": [2.0]}
+        data["trials"] = [
+            trial(name, 10.0**place, 0, value) for name, own in tuned.items() for place, value in enumerate(own)
+        ]
+        for optimizer in data["optimizers"]:
+            optimizer["best_rate"] = 1.0
+        results = load(folder, data)
+        metric, given = formats.Metric.of(results), answers(results)
+        limit = charts._limit(results, given, metric)
+        return charts._rows(results.optimizers[0], given["adam"], metric, limit)
+
+    def test_lines_break_where_a_rate_diverged(self, tmp_path):
+        rows = self.rows(tmp_path, [0.9, 0.8, None, 0.7, 0.6], metric="score")
+        assert [row["kind"] for row in rows] == ["best", "tried", "lost", "tried", "tried"]
+        assert rows[0]["stretch"] == rows[1]["stretch"] != rows[3]["stretch"] == rows[4]["stretch"]
+
+    def test_drawn_lines_break_in_front_and_behind(self, tmp_path):
+        data = example({"adam": [0.9], "powersign": [0.9]})
+        for one, value in zip([t for t in data["trials"] if t["phase"] == "tuning"][3:], [0.9, None, 0.8], strict=True):
+            one.update(validation_metric=value, diverged=value is None)
+        adam, powersign = drawings(page(tmp_path, data))[3:5]
+        assert powersign.get("aria-label").startswith("PowerSign")
+        for panel, hue in ((adam, "--faint"), (powersign, "--series-1")):
+            strokes = [path for path in panel.iter("path") if hue in path.get("stroke", "")]
+            lines = [path.get("d") for path in strokes if path.get("transform") is None]  # marks are moved to a place
+            assert len(lines) == 2
+            assert not any("L" in line for line in lines)
+
+    def test_a_blow_up_is_beyond_the_axis(self, tmp_path):
+        rows = self.rows(tmp_path, [1.5, 190.0, 210.0, 1e18], metric="loss", direction="minimize")
+        assert [row["kind"] for row in rows] == ["best", "tried", "lost", "lost"]
+        assert rows[3]["said"] == "1e3: 1.000e18"
+
+    def test_what_is_maximized_may_blow_up_too(self, tmp_path):
+        rows = self.rows(tmp_path, [0.5, 0.0, -3.0, -5.0], metric="r2")
+        assert [row["kind"] for row in rows] == ["best", "tried", "tried", "lost"]
+
+    def test_without_a_scale_everything_is_drawn(self, tmp_path):
+        rows = self.rows(tmp_path, [None, 5.0, 1e9], metric="r2")
+        assert [row["kind"] for row in rows] == ["lost", "tried", "tried"]
+
+
 def test_far_results_do_not_squeeze_the_others(tmp_path):
     results = load(tmp_path, example({"adam": [0.97, 0.98], "sgd": [0.96, 0.97], "lion": [0.1, 0.1]}))
     metric = formats.Metric.of(results)
@@ -602,6 +702,38 @@ def test_an_interval_of_per_cents_ends_where_they_end(tmp_path):
     results = load(tmp_path, example({"adam": [0.9, 1.0, 1.0], "sgd": [0.9, None, 0.9]}))
     metric = formats.Metric.of(results)
     assert [plain(metric.mean(row)) for row in results.summary] == ["96.7 % [87.2, 100.0]", "60.0 % [0.0, 100.0]"]
+    assert all(metric.cuts(row) for row in results.summary)
+    assert "Intervals are cut to 0..100 %" in text(page(tmp_path, example({"adam": [0.9, 1.0, 1.0]})))
+
+
+def test_an_interval_within_the_per_cents_is_not_said_to_be_cut(tmp_path):
+    assert "cut to" not in text(page(tmp_path, example({"adam": [0.9, 0.92], "sgd": [1.0, 1.0], "lion": [None, None]})))
+
+
+def test_state_is_a_dash_where_no_step_was_taken(tmp_path):
+    data = example({"sgd": [0.9], "adam": [None], "lion": [None]})
+    stateless, unmade, unknown = data["summary"]
+    unmade.update(state_bytes=0, ms_per_step=None)
+    unknown.update(state_bytes=None, ms_per_step=None)
+    assert stateless["state_bytes"] == 0
+    rows = load(tmp_path, data).summary
+    assert [plain(formats.state(row)) for row in rows] == ["0 B", "–", "–"]
+
+
+def test_symbols_stand_beside_the_names_of_hyper_parameters(tmp_path):
+    data = example({"adam": [0.9]})
+    data["optimizers"][0].update(symbols={"lr": "γ", "betas": "β₁, β₂"}, scheduled="eta")
+    (card,) = page(tmp_path, data).iter("article")
+    assert [text(chip) for chip in card.iter("dt")] == ["γ lr", "eta", "β₁, β₂ betas", "eps"]
+
+
+def test_the_manifest_leaves_out_what_is_empty(tmp_path):
+    data = example({"adam": [0.9]})
+    data["manifest"]["options"] = {"task": "digits", "task_sha256": None, "quick": False, "seeds": 0, "also": []}
+    sections = page(tmp_path, data).iter("section")
+    manifest = next(section for section in sections if section.get("id") == "manifest")
+    assert [text(name) for name in manifest.iter("dt")][:3] == ["task", "quick", "seeds"]
+    assert "memory, GiB" in text(manifest)
 
 
 def test_decimals_follow_the_best_mean(tmp_path):

@@ -232,6 +232,12 @@ class Rule:
 
         return render.text(self.formula(**hyper_parameters))
 
+    def symbols(self, **hyper_parameters: Any) -> dict[str, str]:
+        """The symbols that the mathematics writes for hyper-parameters, such as {"lr": "γ"}."""
+        from descend import render
+
+        return render.key(self.formula(**hyper_parameters))
+
     def source(self, language: str = "python", **hyper_parameters: Any) -> str:
         """The variant as source code, its defaults the values given; "python" reads back to the identical formula."""
         from descend import render

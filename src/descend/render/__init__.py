@@ -1,7 +1,7 @@
 """A formula as mathematics, as source code and as a cost.
 
 `latex`, `mathml` and `text` print the same notation; `source` gives a file that reads back to the identical formula;
-`cost` counts bytes and operations.
+`key` says which symbol stands for which hyper-parameter; `cost` counts bytes and operations.
 """
 
 from __future__ import annotations
@@ -12,10 +12,11 @@ from typing import Final
 from descend.render import as_latex, as_mathml, as_text
 from descend.render.as_python import python
 from descend.render.costs import Cost, cost
+from descend.render.keys import key
 from descend.render.notation import equations
 from descend.tracing import Formula
 
-__all__ = ["Cost", "cost", "latex", "mathml", "source", "text"]
+__all__ = ["Cost", "cost", "key", "latex", "mathml", "source", "text"]
 
 LANGUAGES: Final[dict[str, Callable[[Formula], str]]] = {"python": python}
 """The languages of `source`, and what writes each."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from html import escape
 from typing import Final
 
@@ -11,6 +12,11 @@ from descend.render.symbols import SIGNS, Symbol
 
 _BRACE_FONTS: Final = "STIX Two Math, Cambria Math, Latin Modern Math, Libertinus Math, DejaVu Serif, math"
 """Fonts whose braces stretch; a browser without fonts for mathematics takes a text font, whose braces do not."""
+
+_TIMES: Final = "<mo>&#x2062;</mo>"  # invisible
+_TIMES_APART: Final = '<mo rspace="0.17em">&#x2062;</mo>'
+_CALL: Final = re.compile("<mrow>(<msub>)?<mi>")
+"""How a factor begins that is a function of something, and no other factor does."""
 
 _ACCENTS: Final = {"hat": "^", "bar": "‾", "tilde": "~"}
 
@@ -40,7 +46,7 @@ class _MathML(Printer):
         letter = _identifier(symbol.letter)
         if symbol.accent:
             letter = f'<mover>{letter}<mo stretchy="false">{_ACCENTS[symbol.accent]}</mo></mover>'
-        below = filter(None, (symbol.index and f"<mn>{symbol.index}</mn>", _TIMES[symbol.time]))
+        below = filter(None, (symbol.index and f"<mn>{symbol.index}</mn>", _MOMENTS[symbol.time]))
         above = [exponent, *["<mo>′</mo>"] * symbol.primes]
         if symbol.label:
             above.append(f"<mo>{symbol.label}</mo>" if symbol.label in SIGNS.values() else _identifier(symbol.label))
@@ -56,13 +62,18 @@ class _MathML(Printer):
         return f'<mo form="prefix">{sign}</mo>'
 
     def times(self, dotted: bool) -> str:
-        return "<mo>⋅</mo>" if dotted else "<mo>&#x2062;</mo>"  # or the invisible sign
+        return "<mo>⋅</mo>" if dotted else _TIMES
 
     def words(self, words: str) -> str:
         return f"<mtext>{words.replace(' ', '&#xA0;')}</mtext>"
 
     def row(self, *parts: str) -> str:
-        return f"<mrow>{''.join(parts)}</mrow>"
+        """A row, in which functions stand a little apart from the factors beside them."""
+        inside = list(parts)
+        for place, (before, sign, after) in enumerate(zip(parts, parts[1:], parts[2:], strict=False), start=1):
+            if sign == _TIMES and (_CALL.match(before) or _CALL.match(after)):
+                inside[place] = _TIMES_APART
+        return f"<mrow>{''.join(inside)}</mrow>"
 
     def fenced(self, opening: str, inside: str, closing: str) -> str:
         size = "" if "<mfrac" in inside or "<mtable" in inside else ' stretchy="false"'
@@ -94,7 +105,7 @@ class _MathML(Printer):
         return self.row(brace, f"<mtable>{''.join(lines)}</mtable>")
 
 
-_TIMES: Final = {"": "", "t": "<mi>t</mi>", "t-1": "<mrow><mi>t</mi><mo>−</mo><mn>1</mn></mrow>"}
+_MOMENTS: Final = {"": "", "t": "<mi>t</mi>", "t-1": "<mrow><mi>t</mi><mo>−</mo><mn>1</mn></mrow>"}
 
 
 def _identifier(letter: str) -> str:

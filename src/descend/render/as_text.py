@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from typing import Final
 
 from descend.render.notation import Cases, Equation, Fraction, Node
@@ -18,6 +19,11 @@ def text(equations: list[Equation]) -> str:
     """The equations as assignments, a line each. An old value that is read after its assignment carries ₜ₋₁."""
     printer = _Text()
     return "\n".join(printer.assignment(equation) for equation in equations)
+
+
+def letter(symbol: Symbol) -> str:
+    """The letter even where plain text has a better known name for it."""
+    return _Text().symbol(replace(symbol, spoken=""))
 
 
 class _Text(Printer):

@@ -134,8 +134,8 @@ def equations(formula: Formula) -> list[Equation]:
     Old values carry t-1 and new ones t. A name that is rebound gets a tilde or primes.
     """
     program = Program(formula)
-    lines = _lines(program)
-    known, plain = _symbols(program, lines)
+    lines = assigned_lines(program)
+    known, plain = assigned_symbols(program, lines)
     walker = _Walker(program, known)
     made = [Equation(known[node], walker.written_out(node)) for node in lines]
     for name in sorted(formula.outputs, key=lambda name: name == "p"):
@@ -145,7 +145,7 @@ def equations(formula: Formula) -> list[Equation]:
     return made
 
 
-def _lines(program: Program) -> dict[Expr, str]:
+def assigned_lines(program: Program) -> dict[Expr, str]:
     """The defined nodes, without those that are only a step to the next value of the same name."""
     users: dict[Expr, list[str]] = {}
     for node, name in program.defined.items():
@@ -166,7 +166,7 @@ def _size(node: Expr, lines: Mapping[Expr, str]) -> int:
     return bool(node.args) + sum(0 if a in lines else _size(a, lines) for a in node.args)
 
 
-def _symbols(program: Program, lines: Mapping[Expr, str]) -> tuple[dict[Expr, Symbol], dict[str, Symbol]]:
+def assigned_symbols(program: Program, lines: Mapping[Expr, str]) -> tuple[dict[Expr, Symbol], dict[str, Symbol]]:
     """The symbols of leaves and lines, and those of names."""
     formula = program.formula
     used = {leaf for node in formula.nodes for leaf in (node, *program.arguments(node))}

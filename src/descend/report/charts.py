@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import altair as alt
 from markupsafe import Markup
 
-from descend.report.curves import Curve
+from descend.report.curves import Answers, Curve
 from descend.report.formats import Metric, count, rate
 from descend.report.results import Optimizer, Results, Row, Schedule
 from descend.report.span import Span, spread
@@ -17,6 +18,8 @@ _WIDTH = 420
 _ROW = 28
 _PANEL = Frame(240, 160, left=34, right=12, top=10, bottom=26)
 _CROSS = "M-0.7,-0.7L0.7,0.7M0.7,-0.7L-0.7,0.7"
+# So many times as bad as the worst at a chosen rate is beyond the axis, and beyond one that can be logarithmic.
+_FAR, _FAR_LOG = 10, 100
 # No axis, no title: what the libraries' type hints do not foresee.
 _NOTHING: Any = None
 # How axes write numbers: plainly; and rates as `formats.rate` does.
@@ -145,26 +148,25 @@ def _said(curves: list[Curve], titles: dict[str, str]) -> str:
     return " ".join(said + ([f"Diverged: {', '.join(broken)}."] if broken else []))
 
 
-def sensitivity(results: Results, answers: dict[str, list[tuple[float, float | None]]]) -> dict[str, Markup]:
+def sensitivity(results: Results, answers: dict[str, Answers]) -> dict[str, Markup]:
     """One panel per optimizer, all on the same axes: the validation metric against the rate, None for a divergence."""
     metric = Metric.of(results)
-    known = [metric.shown(value) for points in answers.values() for _, value in points if value is not None]
+    limit = _limit(results, answers, metric)
+    rows = [row for optimizer in results.optimizers for row in _rows(optimizer, answers[optimizer.name], metric, limit)]
+    known = [row["value"] for row in rows if row["kind"] != "lost"]
     span = Span.around(known, log=False if metric.higher_is_better else None)
-    rates = Span.around((at for points in answers.values() for at, _ in points), log=True)
+    rates = Span.around((row["rate"] for row in rows), log=True)
     ticks = alt.Axis(values=rates.ticks(3), grid=False, title=_NOTHING, labelExpr=_RATE, labelPadding=8)
     x, y = alt.X("rate:Q", scale=_scale(rates), axis=ticks), _y(span, "value", count=4)
     worst = span.low if metric.higher_is_better else span.high
+    for row in rows:
+        row["value"] = worst if row["kind"] == "lost" else row["value"]
     panels = {}
-    rows = [
-        _answer(optimizer, at, value, worst, metric)
-        for optimizer in results.optimizers
-        for at, value in answers[optimizer.name]
-    ]
     for index, optimizer in enumerate(results.optimizers):
         own = [row for row in rows if row["name"] == optimizer.name]
-        others = [row for row in rows if row["name"] != optimizer.name and row["kind"] != "diverged"]
+        others = [row for row in rows if row["name"] != optimizer.name and row["kind"] != "lost"]
         behind = alt.Chart(alt.InlineData(others)).mark_line(color=FAINT, strokeWidth=1)
-        layers = [behind.encode(x=x, y=y, detail="name:N"), *_panel(own, x, y, color(index))]
+        layers = [behind.encode(x=x, y=y, detail=["name:N", "stretch:Q"]), *_panel(own, x, y, color(index))]
         said = ", ".join(row["said"] for row in own) or "no trials"
         chosen = "no rate chosen" if optimizer.best_rate is None else f"{rate(optimizer.best_rate)} chosen"
         label = f"{optimizer.title}: validation {metric.name} by rate, {chosen}. {said}."
@@ -172,40 +174,55 @@ def sensitivity(results: Results, answers: dict[str, list[tuple[float, float | N
     return panels
 
 
-def _answer(optimizer: Optimizer, at: float, value: float | None, worst: float, metric: Metric) -> dict[str, Any]:
-    """What to draw and to say of one rate."""
-    point = {"name": optimizer.name, "rate": at}
-    if value is None:
-        return {**point, "value": worst, "kind": "diverged", "said": f"{rate(at)}: diverged"}
-    kind = "best" if at == optimizer.best_rate else "tried"
-    return {**point, "value": metric.shown(value), "kind": kind, "said": f"{rate(at)}: {metric.text(value)}"}
+def _limit(results: Results, answers: dict[str, Answers], metric: Metric) -> float:
+    """The worst value to draw, some times as bad as the worst at a chosen rate; infinite where that is 0 or none."""
+    best = {optimizer.name: optimizer.best_rate for optimizer in results.optimizers}
+    chosen = [value for name, points in answers.items() for at, value in points if at == best[name]]
+    known = [value for value in chosen if value is not None]
+    sign, far = (-1, _FAR) if metric.higher_is_better else (1, _FAR_LOG)
+    worst = max((sign * value for value in known), default=0.0)
+    return sign * (worst + (far - 1) * abs(worst) or math.inf)
+
+
+def _rows(optimizer: Optimizer, answers: Answers, metric: Metric, limit: float) -> list[dict[str, Any]]:
+    """What to draw and to say of each rate. Divergences and what is beyond the limit are lost; each ends a stretch."""
+    rows, stretch = [], 0
+    for at, value in answers:
+        said = f"{rate(at)}: {'diverged' if value is None else metric.text(value)}"
+        row = {"name": optimizer.name, "rate": at, "said": said}
+        if value is None or (value < limit if metric.higher_is_better else value > limit):
+            stretch += 1
+            rows.append({**row, "value": None, "kind": "lost", "stretch": stretch})
+        else:
+            kind = "best" if at == optimizer.best_rate else "tried"
+            rows.append({**row, "value": metric.shown(value), "kind": kind, "stretch": stretch})
+    return rows
 
 
 def _panel(rows: list[dict[str, Any]], x: alt.X, y: alt.Y, hue: str) -> list[alt.Chart]:
     """One optimizer's answers to its rates, the chosen one marked."""
     base = alt.Chart(alt.InlineData(rows)).encode(x=x, y=y)
-    tried, best, diverged = (f"datum.kind == '{kind}'" for kind in ("tried", "best", "diverged"))
+    tried, best, lost = (f"datum.kind == '{kind}'" for kind in ("tried", "best", "lost"))
     return [
         base.mark_rule(color=hue, strokeWidth=1, opacity=0.6)
         .encode(y=alt.value(0), y2=alt.value(_PANEL.plot_height))
         .transform_filter(best),
-        base.mark_line(color=hue, strokeWidth=1, strokeDash=[2, 3]),
-        base.mark_line(color=hue, strokeWidth=1.7).transform_filter(f"!({diverged})"),
+        base.mark_line(color=hue, strokeWidth=1.7).encode(detail="stretch:Q").transform_filter(f"!({lost})"),
         base.mark_point(fill=PAPER, stroke=hue, size=30, strokeWidth=1.5, opacity=1).transform_filter(tried),
         base.mark_point(fill=hue, stroke=PAPER, size=90, strokeWidth=1.5, opacity=1).transform_filter(best),
-        _crosses(base).encode(color=alt.value(hue)).transform_filter(diverged),
+        _crosses(base).encode(color=alt.value(hue)).transform_filter(lost),
     ]
 
 
 def schedule(shape: Schedule, steps: int) -> Markup:
-    """The multiplier of the rate against the step."""
+    """The schedule's multiplier against the step."""
     frame = Frame(_WIDTH, 160, left=38, right=16, top=10, bottom=34)
     last = max(len(shape.values) - 1, 1)
     rows = [{"step": place * (steps - 1) / last, "value": value} for place, value in enumerate(shape.values)]
     span = Span(min([0.0, *shape.values]), max([1.0, *shape.values]))
     line = alt.Chart(alt.InlineData(rows)).mark_line(color=INK, strokeWidth=1.7)
     layer = line.encode(x=_steps(steps), y=_y(span, "value", count=3))
-    return inline([layer], frame, f"Multiplier of the rate over {count(steps, 'step')}: {shape.text}.")
+    return inline([layer], frame, f"Multiplier over {count(steps, 'step')}: {shape.text}.")
 
 
 def _order(results: Results) -> dict[str, int]:
@@ -223,7 +240,7 @@ def _hue() -> alt.Color:
 
 
 def _crosses(base: alt.Chart) -> alt.Chart:
-    """Divergences."""
+    """Divergences, and what lies beyond an axis."""
     crosses: alt.Chart = base.mark_point(shape=_CROSS, size=60, strokeWidth=2, opacity=1)
     return crosses
 

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TypeAlias
 
 from descend.report.results import Point, Results, Trial
 
 # More points than this per curve cannot be told apart at the width of a chart.
 _POINTS = 150
+
+Answers: TypeAlias = list[tuple[float, float | None]]
+"""Rates and the validation metric that each gave, None for a divergence."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +61,7 @@ def _thin(steps: Sequence[int]) -> list[int]:
     return [steps[round(place * (len(steps) - 1) / (_POINTS - 1))] for place in range(_POINTS)]
 
 
-def answers(results: Results) -> dict[str, list[tuple[float, float | None]]]:
+def answers(results: Results) -> dict[str, Answers]:
     """Per optimizer the rates tried and the validation metric each gave, its mean over the tuning seeds.
 
     A rate at which a seed diverged has None: the worst result, not a missing one.
@@ -65,7 +69,7 @@ def answers(results: Results) -> dict[str, list[tuple[float, float | None]]]:
     return {optimizer.name: _answers(results.of("tuning", optimizer.name)) for optimizer in results.optimizers}
 
 
-def _answers(trials: list[Trial]) -> list[tuple[float, float | None]]:
+def _answers(trials: list[Trial]) -> Answers:
     by_rate: dict[float, list[float | None]] = {}
     for trial in trials:
         by_rate.setdefault(trial.rate, []).append(None if trial.diverged else trial.validation_metric)

@@ -9,7 +9,8 @@ from descend.report.results import Results, Row
 def finding(results: Results) -> str:
     """One sentence or two on the final results: who leads, and whether the seeds separate it from the others.
 
-    Overlap of the 95 % intervals is all that is judged, so that the sentence never speaks of significance.
+    Overlap of the 95 % intervals with the leader's is all that is judged, so that the sentence never speaks of
+    significance, nor of two that follow.
     """
     metric, titles = Metric.of(results), results.titles()
     measured = [row for row in results.summary if not row.failed]
@@ -28,6 +29,19 @@ def divergence(row: Row) -> str:
     return f"{row.diverged} of {row.n} seed{'' if row.n == 1 else 's'}"
 
 
+def followers(results: Results) -> str:
+    """Which optimizers follow the schedule, and where it multiplies something else than the rate."""
+    own = [optimizer.title for optimizer in results.optimizers if optimizer.scheduled is None]
+    if len(own) == len(results.optimizers):
+        return "No optimizer follows it."
+    others = [
+        f"In {optimizer.title} it multiplies {optimizer.scheduled} in place of the rate."
+        for optimizer in results.optimizers
+        if optimizer.scheduled not in (None, "lr")
+    ]
+    return " ".join([f"All optimizers {f'but {listing(own)} ' if own else ''}follow it, as it was run.", *others])
+
+
 def _lead(leader: Row, measured: list[Row], metric: Metric, titles: dict[str, str]) -> str:
     name, seeds = f"{titles[leader.optimizer]} {metric.mean(leader)}", count(leader.n, "seed")
     subject = f"test {metric.name}"
@@ -39,11 +53,14 @@ def _lead(leader: Row, measured: list[Row], metric: Metric, titles: dict[str, st
     rivals = [row for row in measured[1:] if _overlap(leader, row)]
     if not rivals:
         return f"{name} leads on {subject}; over {seeds} its interval overlaps no other."
-    if len(rivals) == len(measured) - 1 and len(rivals) > 3:
-        who = f"all {count(len(measured), 'optimizer')}"
+    if len(rivals) == 1:
+        who = f"that of {titles[rivals[0].optimizer]}"
+    elif len(rivals) == len(measured) - 1 and len(rivals) > 3:
+        who = f"those of all {count(len(rivals), 'other')}"
     else:
-        who = listing([titles[row.optimizer] for row in (leader, *rivals)])
-    return f"{name} leads on {subject}; the intervals of {who} overlap, so these {seeds} do not separate them."
+        who = f"those of {listing([titles[row.optimizer] for row in rivals])}"
+    others = "them" if len(rivals) > 1 else titles[rivals[0].optimizer]
+    return f"{name} leads on {subject}; its interval overlaps {who}, so these {seeds} do not separate it from {others}."
 
 
 def _overlap(one: Row, other: Row) -> bool:

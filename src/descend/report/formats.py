@@ -10,6 +10,8 @@ from descend.report.results import Optimizer, Results, Row
 
 # A number and its unit never part at the end of a line.
 _SPACE = "\u00a0"
+# Units at the end of a key.
+_UNITS = {"gib": "GiB"}
 
 
 @dataclass(frozen=True)
@@ -45,8 +47,12 @@ class Metric:
 
     def reach(self, row: Row) -> list[float]:
         """Mean and ends of a row's interval in the unit of the page; per cents cut to 0..100, beyond which none is."""
-        values = [self.shown(value) for value in row.reach()]
-        return [min(max(value, 0.0), 100.0) for value in values] if self.percent else values
+        return [self._cut(self.shown(value)) for value in row.reach()]
+
+    def cuts(self, row: Row) -> bool:
+        """Whether a row's interval is written shorter than it is, because it runs over the ends of the per cents."""
+        values = [] if row.failed else [self.shown(value) for value in row.reach()]
+        return any(self._written(value) != self._written(self._cut(value)) for value in values)
 
     def interval(self, row: Row) -> str:
         """The interval of a row in brackets, empty where there is none."""
@@ -58,6 +64,9 @@ class Metric:
     def mean(self, row: Row) -> str:
         """Mean and interval on test data: `97.8 % [97.1, 98.5]`."""
         return f"{self.text(row.test_mean)}{_SPACE}{self.interval(row)}".rstrip(_SPACE)
+
+    def _cut(self, shown: float) -> float:
+        return min(max(shown, 0.0), 100.0) if self.percent else shown
 
     def _written(self, shown: float) -> str:
         return f"{shown:,.{self.decimals}f}" if abs(shown) < 1e6 else number(shown)
@@ -94,6 +103,17 @@ def plain(value: Any) -> str:
     return "none" if value is None else str(value).lower()
 
 
+def label(key: str) -> str:
+    """A key of a JSON file in words, its unit after a comma: `memory_gib` is memory, GiB."""
+    name, _, unit = key.rpartition("_")
+    return f"{name.replace('_', ' ')}, {_UNITS[unit]}" if unit in _UNITS else key.replace("_", " ")
+
+
+def filled(values: dict[str, Any]) -> dict[str, Any]:
+    """The entries of a JSON object that hold something."""
+    return {key: value for key, value in values.items() if value is not None and value not in ("", [], {})}
+
+
 def _short_exponent(text: str) -> str:
     mantissa, mark, exponent = text.partition("e")
     return f"{mantissa}e{int(exponent)}" if mark else mantissa
@@ -102,6 +122,12 @@ def _short_exponent(text: str) -> str:
 def milliseconds(value: float | None) -> str:
     """A time in three significant digits."""
     return "–" if value is None else f"{value:#.3g}".rstrip(".") if value < 1000 else f"{value:,.0f}"
+
+
+def state(row: Row) -> str:
+    """The bytes of state of a row's optimizer; a dash where it took no step, and so has not made any."""
+    took_none = row.state_bytes == 0 and row.ms_per_step is None
+    return "–" if row.state_bytes is None or took_none else memory(row.state_bytes)
 
 
 def memory(count: int) -> str:

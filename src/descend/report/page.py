@@ -9,7 +9,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from descend.report import charts, curves, formats, mathml, svg
-from descend.report.finding import divergence, finding
+from descend.report.finding import divergence, finding, followers
 from descend.report.formats import Metric
 from descend.report.results import Point, Results
 
@@ -29,6 +29,7 @@ def render(results: Results) -> str:
         finding=finding(results),
         css=Markup((_HERE / "page.css").read_text(encoding="utf-8")),
         charts=_charts(results, metric),
+        has_cut_intervals=any(metric.cuts(row) for row in results.summary),
         formulas={optimizer.name: mathml.trusted(optimizer.mathml) for optimizer in results.optimizers},
         swatches={optimizer.name: index % svg.COLORS for index, optimizer in enumerate(results.optimizers)},
         seeds=sorted({trial.seed for trial in results.trials if trial.phase == "final"}),
@@ -43,11 +44,14 @@ def _environment() -> Environment:
         count=formats.count,
         divergence=divergence,
         edge=formats.edge,
-        memory=formats.memory,
+        filled=formats.filled,
+        followers=followers,
+        label=formats.label,
         milliseconds=formats.milliseconds,
         number=formats.number,
         plain=formats.plain,
         rate=formats.rate,
+        state=formats.state,
         steps=formats.steps,
     )
     return environment

@@ -12,7 +12,7 @@ import json
 import re
 import types
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import isfinite
 from pathlib import Path
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
@@ -51,7 +51,7 @@ class Manifest:
 
 @dataclass(frozen=True)
 class Schedule:
-    """The multiplier of the rate that all optimizers share, evenly spaced from the first step to the last."""
+    """The multiplier that all optimizers with a schedule share, evenly spaced from the first step to the last."""
 
     text: str
     values: list[float]
@@ -59,7 +59,11 @@ class Schedule:
 
 @dataclass(frozen=True)
 class Optimizer:
-    """One compared optimizer: its formula, its grid of rates and the rate that validation data chose."""
+    """One compared optimizer: its formula, its grid of rates and the rate that validation data chose.
+
+    `scheduled`: the hyper-parameter that the schedule multiplies, if any does. `symbols`: what stands in the formula
+    for hyper-parameters, by their names.
+    """
 
     name: str
     title: str
@@ -70,7 +74,9 @@ class Optimizer:
     edge: Literal["low", "high"] | None
     mathml: str
     text: str
-    state_bytes: int
+    state_bytes: int | None
+    scheduled: str | None = "lr"
+    symbols: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -115,7 +121,7 @@ class Row:
     validation_mean: float | None
     steps_to_target: float | None
     ms_per_step: float | None
-    state_bytes: int
+    state_bytes: int | None
     diverged: int
     edge: Literal["low", "high"] | None
 
@@ -281,11 +287,14 @@ def _dict(inner: Callable[[Any], Any]) -> Callable[[Any], Any]:
 
 def _fields(hint: type) -> Callable[[Any], Any]:
     inner = {name: _decoder(of) for name, of in get_type_hints(hint).items()}
+    optional = {field.name for field in dataclasses.fields(hint) if not _is_required(field)}
 
     def decode(value: Any) -> Any:
         given = _container(dict, value)
         fields = {}
         for name, convert in inner.items():
+            if name not in given and name in optional:
+                continue
             if name not in given:
                 raise _Misfit(f"{name} is missing")
             try:
@@ -295,6 +304,10 @@ def _fields(hint: type) -> Callable[[Any], Any]:
         return hint(**fields)
 
     return decode
+
+
+def _is_required(field: dataclasses.Field[Any]) -> bool:
+    return field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
 
 
 def _container(kind: type, value: Any) -> Any:
