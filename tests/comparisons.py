@@ -1,5 +1,7 @@
 """Small comparisons for tests: a task that takes a millisecond per trial, and what to compare of two results."""
 
+import pytest
+
 from descend import commands
 
 SMALL_TASK = """
@@ -42,3 +44,14 @@ def prepare(folder, patch):
 def small(out="run", **changes):
     asked = dict(optimizers=["sgd", "adam"], trials=3, seeds=2, steps=12)
     return commands.compare("blobs.py", out=out, **{**asked, **changes})
+
+
+def finished_in(folder):
+    """A small comparison in a folder of its own."""
+    with pytest.MonkeyPatch.context() as patch:
+        prepare(folder, patch)
+        return small(folder / "run")
+
+
+def trials_of(comparison, phase):
+    return [t for t in comparison.results["trials"] if t["phase"] == phase]

@@ -1,20 +1,21 @@
-"""The comparison: protocol, divergence, edges, statistics, and the results it writes."""
+"""The comparison: protocol, divergence, edges, and what is asked for wrongly."""
 
 import itertools
 import json
 import math
+import sys
 
 import numpy as np
-import optuna
 import pytest
 import torch
 from torch import nn
 
 import descend
-from comparisons import SMALL_TASK, prepare, small, without_times
+from comparisons import SMALL_TASK, finished_in, prepare, small, trials_of, without_times
 from descend import tasks
 from descend.experiments import compare as protocol
-from descend.experiments import loop, options, results, search_space, trial
+from descend.experiments import defaults, loop, options, results, search_space, trial
+from descend.experiments.console import table
 from descend.experiments.errors import UsageError
 from descend.experiments.trial import Trial
 from descend.tasks import TaskError, TensorTask
@@ -28,14 +29,7 @@ def prepared(tmp_path, monkeypatch):
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
     """A finished run, to read."""
-    folder = tmp_path_factory.mktemp("finished")
-    with pytest.MonkeyPatch.context() as patch:
-        prepare(folder, patch)
-        return small(folder / "run")
-
-
-def trials_of(comparison, phase):
-    return [t for t in comparison.results["trials"] if t["phase"] == phase]
+    return finished_in(tmp_path_factory.mktemp("finished"))
 
 
 # ---- the protocol ----------------------------------------------------------------------------------------------------
@@ -157,7 +151,7 @@ def test_state_bytes_are_the_tensors_of_the_state():
 
 @pytest.mark.parametrize("count", [1, 2, 5, 7, 9, 30])
 def test_grids_are_equal_sized_log_spaced_and_centred(count):
-    for name in search_space.DEFAULT_OPTIMIZERS:
+    for name in defaults.OPTIMIZERS:
         grid = search_space.rates(name, count)
         logs = np.log10(grid)
         assert len(set(grid)) == count
@@ -233,6 +227,17 @@ def test_divergences_lose_and_the_table_counts_them(monkeypatch):
     assert problem.results["summary"][-1] is row
     assert (row["diverged"], row["test_mean"], row["validation_mean"], row["steps_to_target"]) == (2, 0.0, 0.0, None)
     assert any("Diverged final runs" in text and "Adam (2 of 2)" in text for text in problem.results["caveats"])
+    assert row["edge"] is None  # no rate was better than another
+    assert row["state_bytes"] > 0  # the first step was taken
+
+
+def test_an_optimizer_that_takes_no_step_has_neither_edge_nor_state(tmp_path):
+    own = "\n    def criterion(self, outputs, targets):\n        return outputs.sum() * float('nan')\n"
+    (tmp_path / "blobs.py").write_text(SMALL_TASK + own)
+    found = small().results
+    for entry in (*found["summary"], *found["optimizers"]):
+        assert (entry["edge"], entry["state_bytes"]) == (None, None)
+    table(found, 80)
 
 
 @pytest.mark.parametrize(
@@ -284,67 +289,6 @@ def test_the_choice_prefers_metric_then_loss_then_the_lower_rate():
     assert protocol.chosen_rates(problem, asked, tuned)["a"] == 1.0
 
 
-# ---- results ---------------------------------------------------------------------------------------------------------
-
-
-def test_few_seeds_never_support_significance(finished):
-    text = " ".join(finished.results["caveats"])
-    assert "no difference can be called significant" in text
-    assert "0.5" in text  # 2 / 2**2
-    many = small("many", optimizers=["sgd"], trials=1, seeds=6, steps=4).results
-    assert "significant" not in " ".join(many["caveats"])
-    assert "nothing was tuned" in " ".join(many["caveats"])
-
-
-def test_results_are_complete_strict_json(finished):
-    stored = json.loads((finished.directory / "results.json").read_text(), parse_constant=pytest.fail)
-    assert stored == finished.results
-    assert (stored["format"], stored["kind"], stored["label"]) == (1, "compare", "comparison")
-    assert stored["task"]["sizes"] == {"train": 48, "validation": 21, "test": 21}
-    assert stored["schedule"]["text"] == "warmup(1) >> cosine(11)"
-    assert len(stored["schedule"]["values"]) == 12
-    assert [row["n"] for row in stored["summary"]] == [2, 2]
-    means = [row["test_mean"] for row in stored["summary"]]
-    assert means == sorted(means, reverse=True)
-    for row in stored["summary"]:
-        final = [t["test_metric"] for t in trials_of(finished, "final") if t["optimizer"] == row["optimizer"]]
-        assert row["test_mean"] == pytest.approx(np.mean(final))
-        assert row["test_low"] <= row["test_mean"] <= row["test_high"]
-    manifest = stored["manifest"]
-    assert manifest == json.loads((finished.directory / "manifest.json").read_text())
-    assert set(manifest["versions"]) >= {"python", "torch", "numpy", "descend"}
-    assert manifest["hardware"]["threads"] == 1
-    assert len(manifest["options"]["task_sha256"]) == 64
-
-
-def test_a_long_schedule_is_thinned_out():
-    values = small(optimizers=["sgd"], trials=1, seeds=1, steps=1001).results["schedule"]["values"]
-    assert 300 < len(values) <= 400
-
-
-def test_a_metric_without_a_finite_worst_value(monkeypatch, tmp_path):
-    own = SMALL_TASK.replace('"blobs", 0.8', '"blobs", 0.3').replace(
-        "    def tensors", "    metric, direction, worst = 'error', 'minimize', float('inf')\n    def tensors"
-    )
-    own += "\n    def score(self, outputs, targets):\n        return 1 - super().score(outputs, targets)\n"
-    (tmp_path / "blobs.py").write_text(own)
-    monkeypatch.setitem(search_space.DECLARED, "adam", search_space.Space(1e40))
-    found = small(seeds=2).results
-    assert [row["optimizer"] for row in found["summary"]] == ["sgd", "adam"]
-    assert found["summary"][1]["test_mean"] is None
-    assert found["summary"][0]["test_mean"] < 0.7
-
-
-def test_the_study_is_an_ordinary_optuna_study(finished):
-    optuna.logging.set_verbosity(optuna.logging.ERROR)
-    storage = optuna.storages.RDBStorage(f"sqlite:///{finished.directory}/trials.db")
-    study = optuna.load_study(study_name="compare", storage=storage)
-    assert [t.state for t in study.trials] == [optuna.trial.TrialState.COMPLETE] * 10
-    assert study.best_value == max(t["validation_metric"] for t in finished.results["trials"])
-    storage.remove_session()
-    storage.engine.dispose()
-
-
 # ---- what is asked for wrongly ---------------------------------------------------------------------------------------
 
 
@@ -374,9 +318,35 @@ def test_an_evaluation_without_its_metric_is_reported(tmp_path):
 
 
 @pytest.mark.parametrize(
+    ("score", "message"),
+    [
+        (
+            "float('nan')",
+            r"task blobs: score\(\) gave nan at a finite loss \(accuracy, validation split\); let it return",
+        ),
+        ("float('inf')", r"score\(\) gave inf at a finite loss"),
+        ("torch.ones(3)", "task blobs: accuracy is a Tensor that is no single number; let score"),
+        ("None", "accuracy is a NoneType that is no single number"),
+    ],
+)
+def test_a_score_that_says_nothing_is_reported(tmp_path, score, message):
+    own = f"\n    def score(self, outputs, targets):\n        return {score}\n"
+    (tmp_path / "blobs.py").write_text(SMALL_TASK + own)
+    with pytest.raises(TaskError, match=message):
+        small()
+
+
+def test_a_score_may_be_a_tensor_of_one_element(tmp_path, finished):
+    own = "\n    def score(self, outputs, targets):\n        return (outputs.argmax(1) == targets).double().mean()\n"
+    (tmp_path / "blobs.py").write_text(SMALL_TASK + own)
+    assert without_times(small().results["summary"]) == without_times(finished.results["summary"])
+
+
+@pytest.mark.parametrize(
     ("wrong", "message"),
     [
         (dict(optimizers=["adm"]), "adm.*did you mean 'adam'"),
+        (dict(optimizers=["lbfgs"]), "no optimizer 'lbfgs'.*use torch.optim.LBFGS"),
         (dict(optimizers=["adam", "Adam"]), "'adam' is named twice"),
         (dict(optimizers=[]), "no optimizer named"),
         (dict(optimizers="adam"), "optimizers is the word 'adam'; give a list"),
@@ -388,6 +358,13 @@ def test_an_evaluation_without_its_metric_is_reported(tmp_path):
 def test_what_makes_no_sense_is_refused_before_anything_is_written(tmp_path, wrong, message):
     with pytest.raises(UsageError, match=message):
         small(**wrong)
+    assert not (tmp_path / "run").exists()
+
+
+def test_without_the_lab_nothing_is_written(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "vl_convert", None)
+    with pytest.raises(ImportError, match=r"vl_convert is missing.*pip install 'descend\[lab\]'"):
+        small()
     assert not (tmp_path / "run").exists()
 
 

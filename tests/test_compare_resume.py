@@ -9,13 +9,15 @@ import pytest
 import sqlalchemy
 import torch
 
-from comparisons import SMALL_TASK, prepare, small, without_times
-from descend import tasks
+from comparisons import SMALL_TASK, finished_in, prepare, small, without_times
+from descend import commands, report, tasks
 from descend.experiments import compare as protocol
 from descend.experiments import run_directory, trial
 from descend.experiments.errors import Interrupted, RunError
 from descend.experiments.store import TrialStore
 from descend.experiments.trial import Trial
+
+WRITE = report.write
 
 
 @pytest.fixture(autouse=True)
@@ -26,11 +28,7 @@ def prepared(tmp_path, monkeypatch):
 @pytest.fixture(scope="module")
 def original(tmp_path_factory):
     """A finished run, made once."""
-    folder = tmp_path_factory.mktemp("original")
-    with pytest.MonkeyPatch.context() as patch:
-        prepare(folder, patch)
-        small()
-    return folder / "run"
+    return finished_in(tmp_path_factory.mktemp("original")).directory
 
 
 @pytest.fixture
@@ -71,9 +69,42 @@ def test_a_stopped_run_continues_to_the_same_numbers(finished, count):
 
 def test_a_finished_run_is_not_repeated(finished, monkeypatch):
     monkeypatch.setattr(trial, "run", lambda *a: pytest.fail("ran a trial again"))
-    before = finished.report.stat().st_mtime_ns
-    assert small().results == finished.results
-    assert finished.report.stat().st_mtime_ns == before
+    finished.report.write_text("of an older version")
+    assert small() == finished
+    assert finished.report.read_text() == "report"
+
+
+def test_a_finished_run_that_can_only_be_read_is_shown(finished, monkeypatch):
+    """Stands in for a read-only directory, as those who may do everything may write there too."""
+
+    def refused(*_):
+        raise PermissionError(13, "Permission denied")
+
+    original = open
+    refuse_writing = lambda path, mode="r", **more: refused() if "a" in mode else original(path, mode, **more)  # noqa: E731
+    monkeypatch.setattr(run_directory, "open", refuse_writing, raising=False)
+    monkeypatch.setattr("descend.report.write", refused)
+    again = small()
+    assert again.results == finished.results
+    assert again.note == "the report was left as it was, as it cannot be written (Permission denied)"
+    with pytest.raises(RunError, match="cannot be written"):
+        small(fresh=True)
+    (finished.directory / "report.html").unlink()
+    with pytest.raises(RunError, match=r"report.html cannot be written \(Permission denied\)"):
+        small()
+    (finished.directory / "results.json").unlink()
+    with pytest.raises(RunError, match=r"run cannot be written \(Permission denied\)"):
+        small()
+
+
+def test_results_of_the_wrong_shape_are_named(finished, monkeypatch):
+    monkeypatch.setattr("descend.report.write", WRITE)
+    path = finished.directory / "results.json"
+    document = json.loads(path.read_text())
+    del document["summary"][0]["test_mean"]
+    path.write_text(json.dumps(document))
+    with pytest.raises(RunError, match=r"results.json is damaged: summary\[0\].test_mean is missing.*--fresh"):
+        small()
 
 
 def test_a_lost_report_or_result_is_made_anew_without_trials(finished, monkeypatch):
@@ -95,8 +126,10 @@ def test_other_options_are_shown_and_refused(finished):
 
 def test_an_edited_task_file_is_another_task(finished, tmp_path):
     (tmp_path / "blobs.py").write_text(SMALL_TASK + "\n# edited\n")
-    with pytest.raises(RunError, match="task_sha256"):
+    with pytest.raises(RunError, match=r"other options \(the task file has changed\); start over"):
         small()
+    with pytest.raises(RunError, match=r"\(task: blobs.py there, digits now\)"):
+        commands.compare("digits", ["sgd", "adam"], trials=3, seeds=2, steps=12, out="run")
 
 
 def test_fresh_starts_over_and_deletes_only_what_a_run_writes(finished, tmp_path):

@@ -3,6 +3,7 @@
 import itertools
 import math
 import random
+import textwrap
 from pathlib import Path
 
 import numpy as np
@@ -192,6 +193,13 @@ def test_the_example_file_is_a_task():
     assert example.loss(model, next(example.batches(0))).item() < before / 2
 
 
+def test_what_help_shows_is_a_task(tmp_path):
+    shown = textwrap.dedent(tasks.__doc__[tasks.__doc__.index("    import torch") : tasks.__doc__.index("Every file")])
+    own = tasks.load(write(tmp_path, shown))
+    assert sum(own.sizes.values()) == 500
+    assert own.evaluate(own.model(0), "test").keys() == {"loss", "accuracy"}
+
+
 def write(tmp_path, text):
     path = tmp_path / "own.py"
     path.write_text(text)
@@ -212,7 +220,7 @@ def test_an_edit_within_the_same_second_is_seen(tmp_path):
     ("old", "new", "message"),
     [
         ("@task", "", "no task in this file; put @descend.tasks.task above your class"),
-        (", target", ", goal", "class Mine lacks an attribute `target`"),
+        (", target", ", goal", "class Mine lacks an attribute `target`; add it$"),
         ("def network", "def net", "network"),
         ("import torch\n", "import torch\n1 / 0\n", "running the file failed with ZeroDivisionError"),
         ("from torch import nn", "import no_such_package", "no_such_package"),
@@ -220,6 +228,7 @@ def test_an_edit_within_the_same_second_is_seen(tmp_path):
         ('"mine", 0.9', '"mine", 0.9\n    direction = "down"', "direction is 'down'; write"),
         ('"mine", 0.9', '"mine", 0.9\n    direction = "minimize"', "worst .0.0. is not worse than target"),
         ('"mine", 0.9', '"mine", 0.9\n    steps = 2.5', "steps is 2.5; give a whole number"),
+        ('"mine", 0.9', '"mine", 0.9\n    metric = "loss"', "metric is 'loss', under which .* choose another name"),
         ('"mine", 0.9', '"mine", float("nan")', "target is nan; give the validation accuracy to reach"),
         ('"Two blobs."', '"Two blobs."\n    def __init__(self, size): pass', "cannot be made without arguments"),
         ("@task", "@task\nclass Other(TensorTask): pass\n@task", "2 tasks in this file"),
@@ -234,7 +243,7 @@ def test_errors_of_an_own_file_name_file_and_remedy(tmp_path, old, new, message)
 
 
 def test_a_missing_file_says_so(tmp_path):
-    with pytest.raises(TaskError, match=r"nothing.py: no such file.*examples/mytask.py"):
+    with pytest.raises(TaskError, match=r"nothing.py: no such file.*help\(descend.tasks\)"):
         tasks.load(str(tmp_path / "nothing.py"))
     with pytest.raises(TaskError, match="cannot be read"):
         tasks.load(str(tmp_path) + "/")

@@ -1,19 +1,26 @@
 """The `descend` command: argument parsing around `descend.commands`, and errors as one line."""
 
+import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
+
+from descend import __version__, commands
+from descend.experiments import defaults
 
 if TYPE_CHECKING:
     import typer
     from rich.console import Console
 
-INSTALL = "pip install 'descend[lab]'"
-"""What is printed when the extra is missing."""
-
 _LAB = ("typer", "rich", "optuna", "sqlalchemy", "scipy", "sklearn", "altair", "jinja2", "vl_convert")
 _INTERRUPTED = 130
 _PLAIN_WIDTH = 110
+
+
+class _Stopped(Exception):
+    """A comparison was stopped by Ctrl-C, in words that Typer would swallow."""
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -27,7 +34,7 @@ def main(arguments: list[str] | None = None) -> None:
     except ModuleNotFoundError as error:
         if (error.name or "").partition(".")[0] not in _LAB:
             raise
-        _say(f"this command needs more packages: {INSTALL}")
+        _say(f"this command needs more packages: {commands.INSTALL}")
         code = 1
     except KeyboardInterrupt:
         _say("stopped")
@@ -42,7 +49,13 @@ def _run(arguments: list[str] | None) -> int:
 
     words = (sys.argv[1:] if arguments is None else arguments) or ["--help"]
     try:
-        return int(_application()(words, prog_name="descend", standalone_mode=False) or 0)
+        code = int(_application()(words, prog_name="descend", standalone_mode=False) or 0)
+        if code == _INTERRUPTED:  # what Typer makes of Ctrl-C, without a word
+            _say("stopped")
+        return code
+    except _Stopped as stop:
+        _say(str(stop))
+        return _INTERRUPTED
     except typer.TyperException as error:
         _say(error.format_message())
         return 2
@@ -62,49 +75,66 @@ def _application() -> "typer.Typer":
     """Build the command line; in a function, so that a missing extra is noticed by `main`."""
     import typer
 
+    full, quickly = defaults.FULL, defaults.QUICK
     application = typer.Typer(
-        help="Optimizers for PyTorch, each written once as a formula.",
         add_completion=False,
         rich_markup_mode=None,
         pretty_exceptions_enable=False,
     )
 
+    @application.callback()
+    def descend(
+        version: Annotated[
+            bool, typer.Option("--version", help="Show the version and exit.", is_eager=True, callback=_show_version)
+        ] = False,
+    ) -> None:
+        """Optimizers for PyTorch, each written once as a formula."""
+
     @application.command()
     def compare(
         task: Annotated[str, typer.Option(help="Name of a task, or a Python file with one.")] = "digits",
-        optimizers: Annotated[str | None, typer.Option(help="Names, separated by commas; by default eight.")] = None,
-        trials: Annotated[int | None, typer.Option(help="Rates per optimizer (9; quick: 7).")] = None,
-        seeds: Annotated[int | None, typer.Option(help="Fresh seeds per optimizer (6; quick: 3).")] = None,
+        optimizers: Annotated[
+            str | None, typer.Option(help=f"Names, separated by commas; by default {','.join(defaults.OPTIMIZERS)}.")
+        ] = None,
+        trials: Annotated[
+            int | None, typer.Option(help=f"Rates per optimizer ({full.trials}; quick: {quickly.trials}).")
+        ] = None,
+        seeds: Annotated[
+            int | None, typer.Option(help=f"Fresh seeds per optimizer ({full.seeds}; quick: {quickly.seeds}).")
+        ] = None,
         steps: Annotated[int | None, typer.Option(help="Steps per trial (the task's; quick: a quarter).")] = None,
         quick: Annotated[bool, typer.Option("--quick", help="The smallest honest run: a screening, no claim.")] = False,
         out: Annotated[Path | None, typer.Option(help="Run directory; by default one under runs/.")] = None,
         fresh: Annotated[bool, typer.Option("--fresh", help="Start over.")] = False,
     ) -> None:
-        """Compare optimizers on a task; started again, it goes on where it was stopped."""
-        import descend.commands as commands
+        """Compare optimizers on a task, each tuned alike.
+
+        Started again with the same options, it goes on where it was stopped.
+        """
         from descend.experiments.console import ConsoleProgress
         from descend.experiments.errors import Interrupted, UsageError
         from descend.tasks import TaskError
 
         console = _console()
         try:
-            comparison = commands.compare(
-                task,
-                None if optimizers is None else [name.strip() for name in optimizers.split(",") if name.strip()],
-                trials=trials,
-                seeds=seeds,
-                steps=steps,
-                quick=quick,
-                out=out,
-                fresh=fresh,
-                progress=lambda problem: ConsoleProgress(console, problem.metric),
-            )
+            with console.status("loading") as loading:
+                comparison = commands.compare(
+                    task,
+                    None if optimizers is None else [name.strip() for name in optimizers.split(",") if name.strip()],
+                    trials=trials,
+                    seeds=seeds,
+                    steps=steps,
+                    quick=quick,
+                    out=out,
+                    fresh=fresh,
+                    progress=lambda problem: ConsoleProgress(console, problem.metric, loading),
+                )
         except TaskError as error:
             raise UsageError(str(error)) from error
-        except Interrupted as stop:  # said here, as Typer would end the command without a word
-            _say(str(stop))
-            raise typer.Exit(_INTERRUPTED) from None
-        _print_results(console, comparison)
+        except Interrupted as stop:
+            raise _Stopped(str(stop)) from None
+        with _output():
+            _print_results(console, comparison)
 
     @application.command()
     def show(
@@ -114,25 +144,58 @@ def _application() -> "typer.Typer":
         ] = None,
     ) -> None:
         """Print an optimizer's formula, LaTeX, state, cost and variants."""
-        import descend.commands as commands
-
-        print(commands.show(name, **dict(_assignment(word) for word in hyper_parameters or [])))
+        described = commands.show(name, **_assignments(hyper_parameters or []))
+        with _output():
+            print(described)
 
     @application.command("list")
     def list_(
         kind: Annotated[str | None, typer.Argument(help="optimizers, schedules or tasks; by default all.")] = None,
     ) -> None:
         """Name optimizers, schedules and tasks, with a line each."""
-        import descend.commands as commands
-
         listing = commands.list_(kind)
-        for heading, lines in listing.items():
-            print(heading if len(listing) > 1 else "", end="\n" if len(listing) > 1 else "")
-            width = max(map(len, lines), default=0)
-            for name, line in lines.items():
-                print(f"  {name:<{width}}  {line}")
+        with _output():
+            for heading, lines in listing.items():
+                print(heading if len(listing) > 1 else "", end="\n" if len(listing) > 1 else "")
+                width = max(map(len, lines), default=0)
+                for name, line in lines.items():
+                    print(f"  {name:<{width}}  {line}")
 
     return application
+
+
+def _show_version(wanted: bool) -> None:
+    import typer
+
+    if wanted:
+        print(f"descend {__version__}")
+        raise typer.Exit
+
+
+@contextmanager
+def _output() -> Iterator[None]:
+    """Print, and let it fail here where it cannot be written, not when Python ends."""
+    from descend.experiments.errors import RunError
+
+    try:
+        yield
+        sys.stdout.flush()
+    except OSError as error:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # takes what is still in the buffer
+        if isinstance(error, BrokenPipeError):  # its reader has seen enough
+            sys.exit(1)
+        raise RunError(f"the output cannot be written ({error.strerror})") from error
+
+
+def _assignments(words: list[str]) -> dict[str, object]:
+    from descend.experiments.errors import UsageError
+
+    found: dict[str, object] = {}
+    for name, value in map(_assignment, words):
+        if name in found:
+            raise UsageError(f"{name} is given twice; give it once")
+        found[name] = value
+    return found
 
 
 def _assignment(word: str) -> tuple[str, object]:
@@ -169,7 +232,7 @@ def _console() -> "Console":
 def _print_results(console: "Console", comparison: Any) -> None:
     from descend.experiments.console import table
 
-    console.print(table(comparison.results))
-    for caveat in comparison.results["caveats"]:
-        console.print(f"- {caveat}", highlight=False, markup=False, soft_wrap=True)
-    console.print(f"\nreport: {comparison.report}", highlight=False, markup=False, soft_wrap=True)
+    console.print(table(comparison.results, console.width))
+    lines = [*(f"- {caveat}" for caveat in comparison.results["caveats"]), f"\nreport: {comparison.report}"]
+    for line in [*lines, comparison.note] if comparison.note else lines:
+        console.print(line, highlight=False, markup=False, soft_wrap=True)

@@ -10,16 +10,25 @@ from __future__ import annotations
 
 import contextlib
 import difflib
+import importlib.util
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from descend.experiments.compare import Progress
+    from descend.experiments.run_directory import RunDirectory
     from descend.rule import Rule, Slot
     from descend.tasks import Task
+    from descend.tracing import Formula
+
+
+INSTALL = "pip install 'descend[lab]'"
+"""What installs the packages that experiments and the command line need beside torch."""
+
+_FOR_COMPARISONS = ("optuna", "scipy", "sklearn", "altair", "jinja2", "vl_convert")
 
 
 @dataclass(frozen=True)
@@ -30,11 +39,13 @@ class Comparison:
         directory: where everything of it is.
         results: the content of its `results.json`.
         report: its HTML page.
+        note: what could not be done, such as writing the report of a read-only run anew; else empty.
     """
 
     directory: Path
     results: Mapping[str, Any]
     report: Path
+    note: str = ""
 
 
 def compare(
@@ -52,7 +63,7 @@ def compare(
     """Compare optimizers on a task: tune each one's rate equally, then run fresh seeds and test once.
 
     `descend.experiments.compare` states the protocol. Killed and started again with the same arguments, it continues; a
-    finished comparison is read, not repeated.
+    finished comparison is read, not repeated; its report is written anew.
 
     Args:
         task: name of a built-in task, or path of a Python file with one.
@@ -66,12 +77,14 @@ def compare(
         progress: makes, for the task, the object that is told how it goes on.
 
     Raises:
-        TaskError: the task is unknown or incomplete.
+        ModuleNotFoundError: a package of the lab extra is missing.
+        TaskError: the task is unknown or incomplete, or gives no number.
         UsageError: an optimizer is unknown, or a number too small.
         RunError: the run directory holds something else, is in use, damaged, or cannot be written.
         Interrupted: stopped by Ctrl-C; the message says how to go on.
     """
-    from descend import report, tasks
+    _require(_FOR_COMPARISONS)
+    from descend import tasks
     from descend.experiments import compare as protocol
     from descend.experiments import options, run_directory
     from descend.experiments.errors import Interrupted
@@ -96,35 +109,39 @@ def compare(
                     raise
             found = results(problem, wanted, run.manifest, records, hardware())
             run.write_results(found)
-        if not run.report.exists():
-            report.write(directory)
-        return Comparison(directory, found, run.report)
+        return Comparison(directory, found, run.report, _write_report(run))
 
 
-def show(name: str, **hyper_parameters: Any) -> str:
+def show(name: str, /, **hyper_parameters: Any) -> str:
     """Describe an optimizer: formula, LaTeX, state, cost, and the variants of its rule.
 
     Args:
-        name: of the rule, such as "adamw".
+        name: of the rule or the class, such as "adamw" or "AdamW".
         hyper_parameters: choose the variant, such as momentum=0.9; the others have their defaults.
 
     Raises:
-        UsageError: the name or a hyper-parameter is unknown.
+        UsageError: the name or a hyper-parameter is unknown, or a value is impossible.
     """
     rule = _rule(name)
-    _check(rule, hyper_parameters)
+    if hyper_parameters:
+        _check(rule, hyper_parameters)
     formula = rule.formula(**hyper_parameters)
-    values = " ".join(f"{key}={_literal(value)}" for key, value in rule.merged(hyper_parameters).items())
-    slots = [f"{slot.key}: {_slot_size(slot)}, starts at {slot.init}" for slot in formula.slots.values()]
+    slots = [
+        f"{slot.key}: {_slot_size(slot)}, "
+        + ("unset until the first step" if name in formula.asks_fresh else f"starts at {slot.init}")
+        for name, slot in formula.slots.items()
+    ]
     if rule.counts_steps:
         slots.append("step: one number per parameter tensor")
     sections = {
-        f"{rule.name}  {values}": inspect.cleandoc(rule.__doc__ or ""),
+        f"{rule.name}  {_words(rule.merged(hyper_parameters))}": inspect.cleandoc(rule.__doc__ or ""),
+        "symbols": "; ".join(f"{name}: {symbol}" for name, symbol in rule.symbols(**hyper_parameters).items())
+        or "none",
         "formula": rule.text(**hyper_parameters),
         "LaTeX": rule.latex(**hyper_parameters),
         "state": "\n".join(slots) or "none",
         "cost": str(rule.cost(**hyper_parameters)),
-        "variants (each changes the formula)": "\n".join(variants(rule)) or "none",
+        "variants (each changes the formula)": "\n".join(map(_words, _variants(rule, formula))) or "none",
     }
     return "\n\n".join(f"{title}\n{_indented(text)}" for title, text in sections.items())
 
@@ -151,30 +168,54 @@ def list_(kind: str | None = None) -> dict[str, dict[str, str]]:
     return {name: lines() for name, lines in kinds.items() if kind in (None, name)}
 
 
+def _require(packages: Iterable[str]) -> None:
+    for package in packages:
+        if importlib.util.find_spec(package) is None:
+            raise ModuleNotFoundError(f"this needs more packages ({package} is missing): {INSTALL}", name=package)
+
+
+def _write_report(run: RunDirectory) -> str:
+    """Write the report of a finished run; where the one that is there had to be left, return a sentence on it."""
+    from descend import report
+    from descend.experiments.errors import RunError
+    from descend.experiments.run_directory import unwritable
+
+    try:
+        report.write(run.path)
+    except ValueError as error:
+        raise RunError(str(error)) from error
+    except OSError as error:
+        if not run.report.exists():
+            raise unwritable(run.report, error) from error
+        return f"the report was left as it was, as it cannot be written ({error.strerror})"
+    return ""
+
+
 def _rule(name: str) -> Rule:
     from descend import rules
-    from descend.experiments.errors import UsageError
 
     known = rules.catalog()
-    if name not in known:
-        near = difflib.get_close_matches(name.lower(), known, n=1)
-        hint = f"did you mean '{near[0]}'?" if near else "`descend list optimizers` names them"
-        raise UsageError(f"unknown optimizer '{name}'; {hint}")
-    return known[name]
+    if name.lower() not in known:
+        from descend.experiments.options import rule_name  # needs torch, whose import takes a second
+
+        name = rule_name(name)
+    return known[name.lower()]
 
 
 def _check(rule: Rule, hyper_parameters: Mapping[str, object]) -> None:
-    """Refuse names that the rule does not have and values of another kind than the defaults."""
+    """Refuse names that the rule does not have, values of another kind than the defaults, and impossible ones."""
     from descend.experiments.errors import UsageError
+    from descend.hyper_parameters import check  # needs torch, as above
 
     try:
-        rule.merged(hyper_parameters)
-    except TypeError as error:
+        values = rule.merged(hyper_parameters)
+        for name, value in hyper_parameters.items():
+            default = rule.hyper_parameters[name]
+            if _kind(value) != _kind(default):
+                raise UsageError(f"{name} is {_kind(default)} such as {_literal(default)}, not {_literal(value)}")
+        check(rule, values)
+    except (TypeError, ValueError) as error:
         raise UsageError(str(error)) from None
-    for name, value in hyper_parameters.items():
-        default = rule.hyper_parameters[name]
-        if _kind(value) != _kind(default):
-            raise UsageError(f"{name} is {_kind(default)} such as {_literal(default)}, not {_literal(value)}")
 
 
 def _kind(value: object) -> str:
@@ -182,7 +223,9 @@ def _kind(value: object) -> str:
         return "true or false"
     if isinstance(value, (int, float)):
         return "a number"
-    return f"{len(value)} numbers" if isinstance(value, (tuple, list)) else type(value).__name__
+    if isinstance(value, (tuple, list)) and {_kind(element) for element in value} == {"a number"}:
+        return f"{len(value)} numbers"
+    return type(value).__name__
 
 
 def _literal(value: object) -> str:
@@ -192,8 +235,13 @@ def _literal(value: object) -> str:
     return str(value).lower() if isinstance(value, bool) else f"{value:g}" if isinstance(value, float) else str(value)
 
 
-def variants(rule: Rule) -> list[str]:
-    """Return the hyper-parameters that choose another formula than the default's, as the command line takes them.
+def _words(hyper_parameters: Mapping[str, object]) -> str:
+    """Write hyper-parameters as the command line takes them."""
+    return " ".join(f"{name}={_literal(value)}" for name, value in hyper_parameters.items())
+
+
+def _variants(rule: Rule, shown: Formula) -> list[dict[str, Any]]:
+    """Return the hyper-parameters that choose another formula than the default's, those of the shown one excepted.
 
     A bool turned over, and a number put from 0 or to 0, count where they change the formula; one that does so only
     together with another (Nesterov's with momentum) is named with it.
@@ -208,7 +256,7 @@ def variants(rule: Rule) -> list[str]:
             pair = {other: choices[other], name: choices[name]}
             if not rule.formula(**pair).is_same_as(rule.formula(**{other: choices[other]})):
                 found.append(pair)
-    return [" ".join(f"{name}={_literal(value)}" for name, value in choice.items()) for choice in found]
+    return [choice for choice in found if not rule.formula(**choice).is_same_as(shown)]
 
 
 def _turned(name: str, value: object) -> object:

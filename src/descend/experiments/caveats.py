@@ -11,24 +11,27 @@ SEEDS_FOR_SIGNIFICANCE = 6
 _END = {"low": "lowest", "high": "highest"}
 
 
-def caveats(document: Mapping[str, Any], moved: bool) -> list[str]:
+def caveats(document: Mapping[str, Any], smallest: Mapping[str, int], moved: bool) -> list[str]:
     """Return the caveats of a comparison, a sentence or two each, the weightiest first.
 
     Args:
         document: its results.
+        smallest: trials, seeds and steps of the smallest honest run.
         moved: whether it was finished on another machine than it was begun on.
     """
-    return [*_of_size(document), *_of_tuning(document), *_of_outcome(document), *_of_machine(document, moved)]
+    return [*_of_size(document, smallest), *_of_tuning(document), *_of_outcome(document), *_of_machine(document, moved)]
 
 
-def _of_size(document: Mapping[str, Any]) -> Iterator[str]:
+def counted(count: int, noun: str) -> str:
+    """Return a number with its noun, in the plural where it is one: "1 seed", "3 seeds"."""
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+
+
+def _of_size(document: Mapping[str, Any], smallest: Mapping[str, int]) -> Iterator[str]:
     options, task = document["manifest"]["options"], document["task"]
     seeds = options["seeds"]
-    if options["quick"]:
-        yield (
-            f"A screening, no claim: {options['trials']} rates and {seeds} seeds per optimizer, {task['steps']} steps "
-            "each, are the smallest honest run."
-        )
+    if document["label"] != "comparison":
+        yield f"A screening, no claim: {_screening({name: options[name] for name in smallest}, smallest)}."
     if seeds == 1:
         yield "One seed per optimizer: the spread between runs is unknown, so there are no intervals."
     elif seeds < SEEDS_FOR_SIGNIFICANCE:
@@ -39,8 +42,19 @@ def _of_size(document: Mapping[str, Any]) -> Iterator[str]:
     if seeds > 1:
         yield (
             f"The intervals are 95 % t intervals over {seeds} seeds (initial weights, data order). They do not cover "
-            f"the choice of the {task['sizes']['test']} test examples, nor other tasks."
+            f"the choice of the {counted(task['sizes']['test'], 'test example')}, nor other tasks."
         )
+
+
+def _screening(numbers: Mapping[str, int], smallest: Mapping[str, int]) -> str:
+    if all(numbers[name] >= least for name, least in smallest.items()) and numbers != smallest:
+        return "it was asked for as one, with --quick"
+    rates, seeds = counted(numbers["trials"], "rate"), counted(numbers["seeds"], "seed")
+    size = f"{rates} and {seeds} per optimizer, {numbers['steps']} steps each,"
+    if numbers == smallest:
+        return f"{size} are the smallest honest run"
+    least = "{trials} rates, {seeds} seeds, {steps} steps".format_map(smallest)
+    return f"{size} are fewer than the smallest honest run ({least})"
 
 
 def _of_tuning(document: Mapping[str, Any]) -> Iterator[str]:

@@ -1,18 +1,25 @@
 """What a comparison shows in the terminal: its progress, and at the end a table."""
 
+import textwrap
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from rich import box
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.status import Status
 from rich.table import Table
 from rich.text import Text
 
+from descend.experiments.caveats import counted
 from descend.experiments.trial import Record, Trial
 
 _REFRESHES_PER_SECOND = 4  # the bar's thread shares the processor with the steps that are timed
+_EDGES = {"high": "↑", "low": "↓"}
+_GAP = 2  # between two columns
+_SHORTEST_HEADING = len("steps to")
 
 
 class ConsoleProgress:
@@ -21,11 +28,13 @@ class ConsoleProgress:
     Args:
         console: where to write.
         metric: name of the task's metric.
+        loading: what is shown until the comparison begins.
     """
 
-    def __init__(self, console: Console, metric: str) -> None:
+    def __init__(self, console: Console, metric: str, loading: Status) -> None:
         self._console = console
         self._metric = metric
+        self._loading = loading
         self._bar = Progress(
             BarColumn(bar_width=16),
             MofNCompleteColumn(),
@@ -36,7 +45,7 @@ class ConsoleProgress:
             transient=True,
             disable=not console.is_terminal,
         )
-        self._row = self._bar.add_task("", total=None)
+        self._row = self._bar.add_task("warming up", total=None)
         self._total = self._done = self._begun_at = 0
         self._began = 0.0
 
@@ -44,6 +53,7 @@ class ConsoleProgress:
         """Start at `done` of `total` trials."""
         self._total, self._done, self._begun_at = total, done, done
         self._began = time.monotonic()
+        self._loading.stop()
         self._bar.update(self._row, total=total, completed=done)
         self._bar.start()
         if done:
@@ -72,34 +82,79 @@ class ConsoleProgress:
         return f"{seconds // 60} min {seconds % 60} s" if seconds >= 60 else f"{seconds} s"
 
 
-def table(results: Mapping[str, Any]) -> Table:
-    """Return the table of a finished comparison, the best optimizer first."""
-    task, first = results["task"], results["summary"][0]
+def table(results: Mapping[str, Any], width: int) -> Table:
+    """Return the table of a finished comparison, the best optimizer first.
+
+    Args:
+        results: the content of its `results.json`.
+        width: columns of the terminal; what does not fit into them is left out, the least important first.
+    """
+    task, rows = results["task"], results["summary"]
+    size = f"{counted(task['steps'], 'step')}, {counted(rows[0]['n'], 'seed')}"
     shown = Table(
-        title=f"{task['title']}, {task['steps']} steps, {first['n']} seeds ({results['label']})",
+        title=Text(f"{task['title']}, {size} ({results['label']})"),
         title_justify="left",
+        caption=Text("\n".join(_notes(rows))) if any(_notes(rows)) else None,
+        caption_justify="left",
         box=box.SIMPLE_HEAD,
-        padding=(0, 1),
+        padding=(0, 1, 0, 0),  # with the divider, the gap
         pad_edge=False,
+        show_edge=False,
     )
-    shown.add_column("optimizer", no_wrap=True)
-    shown.add_column(f"test {task['metric']},\n95 % interval", justify="right")
-    shown.add_column("validation", justify="right")
-    shown.add_column("best rate")
-    for heading in (f"steps to\n{task['target']:g}", "ms per\nstep", "state"):
-        shown.add_column(heading, justify="right")
-    titles = {optimizer["name"]: optimizer["title"] for optimizer in results["optimizers"]}
-    for row in results["summary"]:
-        shown.add_row(
-            titles[row["optimizer"]],
-            _interval(row),
-            _number(row["validation_mean"]),
-            _rate(row),
-            "not reached" if row["steps_to_target"] is None else f"{row['steps_to_target']:g}",
-            "-" if row["ms_per_step"] is None else f"{row['ms_per_step']:.2f}",
-            human_bytes(row["state_bytes"]),
-        )
+    columns = _fitting(_columns(results), width)
+    for column in columns:
+        shown.add_column(Text(column.heading), justify="right" if column.is_number else "left", no_wrap=True)
+    for cells in zip(*(column.cells for column in columns), strict=True):
+        shown.add_row(*map(Text, cells))
     return shown
+
+
+@dataclass(frozen=True)
+class _Column:
+    """One column of the table, its heading broken into lines that are about as short as its cells."""
+
+    title: str
+    cells: list[str]
+    is_number: bool = True
+
+    @property
+    def heading(self) -> str:
+        width = max(_SHORTEST_HEADING, *map(len, self.cells))
+        return "\n".join(textwrap.wrap(self.title, width, break_long_words=False))
+
+    @property
+    def width(self) -> int:
+        return max(map(len, [*self.heading.splitlines(), *self.cells]))
+
+
+def _columns(results: Mapping[str, Any]) -> dict[str, _Column]:
+    task, rows = results["task"], results["summary"]
+    titles = {optimizer["name"]: optimizer["title"] for optimizer in results["optimizers"]}
+    return {
+        "optimizer": _Column("optimizer", [titles[row["optimizer"]] for row in rows], is_number=False),
+        "test": _Column(f"test {task['metric']}, 95 % interval", [_interval(row) for row in rows]),
+        "validation": _Column("valid.", [_number(row["validation_mean"]) for row in rows]),
+        "rate": _Column("best rate", [_rate(row) for row in rows], is_number=False),
+        "target": _Column(f"steps to {task['target']:g}", [_known(row["steps_to_target"], "g") for row in rows]),
+        "time": _Column("ms per step", [_known(row["ms_per_step"], ".2f") for row in rows]),
+        "state": _Column("state", [_state(row["state_bytes"]) for row in rows]),
+    }
+
+
+def _fitting(columns: dict[str, _Column], width: int) -> list[_Column]:
+    for least in ("state", "time", "validation", "target"):
+        if sum(column.width for column in columns.values()) + _GAP * (len(columns) - 1) > width:
+            del columns[least]
+    return list(columns.values())
+
+
+def _notes(rows: Iterable[Mapping[str, Any]]) -> Iterator[str]:
+    rows = list(rows)
+    for edge, end in (("high", "highest"), ("low", "lowest")):
+        if any(row["edge"] == edge for row in rows):
+            yield f"{_EDGES[edge]} the {end} rate of its grid"
+    if any(row["steps_to_target"] is None for row in rows):
+        yield "– not reached by at least half of the seeds"
 
 
 def human_bytes(count: float) -> str:
@@ -120,9 +175,17 @@ def _interval(row: Mapping[str, Any]) -> str:
     return mean if row["test_low"] is None else f"{mean} ± {_number(row['test_high'] - row['test_mean'])}"
 
 
-def _rate(row: Mapping[str, Any]) -> Text:
-    text = Text(f"{row['rate']:g}")
-    return text.append(f" {row['edge']} edge", style="yellow") if row["edge"] else text
+def _rate(row: Mapping[str, Any]) -> str:
+    rate = f"{row['rate']:g}"
+    return f"{rate} {_EDGES[row['edge']]}" if row["edge"] else rate
+
+
+def _known(value: float | None, form: str) -> str:
+    return "–" if value is None else format(value, form)
+
+
+def _state(count: float | None) -> str:
+    return "–" if count is None else human_bytes(count)
 
 
 def _number(value: float | None) -> str:

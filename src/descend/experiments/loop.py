@@ -75,6 +75,9 @@ def train(
         if training.diverged:
             break
         if count % every == 0 or count == steps:
+            training.diverged = not _is_finite(model)
+            if training.diverged:
+                break
             scores = evaluate(task, model, "validation")
             point = Checkpoint(
                 step=count,
@@ -83,7 +86,7 @@ def train(
                 validation_loss=scores["loss"],
                 validation_metric=scores[task.metric],
             )
-            training.diverged = not (_is_finite(model) and math.isfinite(point.validation_loss))
+            training.diverged = not math.isfinite(point.validation_loss)
             if training.diverged:
                 break
             training.curve.append(point)
@@ -118,16 +121,33 @@ def step(
 
 
 def evaluate(task: Task, model: nn.Module, split: EvaluationSplit) -> Mapping[str, float]:
-    """Return the task's own evaluation, checked for the keys it must have.
+    """Return loss and metric of the task's own evaluation as plain numbers.
 
     Raises:
-        TaskError: the loss or the metric is missing.
+        TaskError: one of them is missing or no number, or the metric says nothing although the loss is finite.
     """
     scores = task.evaluate(model, split)
     for key in ("loss", task.metric):
         if key not in scores:
             raise TaskError(f"task {task.name}: evaluate() returned {sorted(scores)}, without '{key}'; add it")
-    return scores
+    loss, metric = _number(task, "loss", scores["loss"]), _number(task, task.metric, scores[task.metric])
+    better_than_any = math.inf if task.direction == "maximize" else -math.inf
+    if math.isfinite(loss) and (math.isnan(metric) or metric == better_than_any):
+        raise TaskError(
+            f"task {task.name}: score() gave {metric} at a finite loss ({task.metric}, {split} split); let it return a "
+            f"number for every model, and worst ({task.worst}) where there is nothing to judge"
+        )
+    return {"loss": loss, task.metric: metric}
+
+
+def _number(task: Task, key: str, value: Any) -> float:
+    try:
+        return float(value)
+    except (TypeError, ValueError, RuntimeError):  # the last for a tensor of several elements
+        raise TaskError(
+            f"task {task.name}: {key} is a {type(value).__name__} that is no single number; let score() or evaluate() "
+            "return a float"
+        ) from None
 
 
 def milliseconds(seconds: list[float]) -> float | None:

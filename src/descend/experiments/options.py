@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from descend import optim
+from descend.experiments.defaults import FULL, OPTIMIZERS, QUICK, Thoroughness
 from descend.experiments.errors import UsageError
-from descend.experiments.search_space import DEFAULT_OPTIMIZERS
 from descend.tasks import Task
 from descend.tasks.registry import is_file_reference
 
@@ -18,25 +18,6 @@ TUNING_SEED = 0
 
 FEWEST_STEPS = 2
 """One to warm up, one to decay."""
-
-
-@dataclass(frozen=True)
-class Thoroughness:
-    """How much a comparison does unless told otherwise.
-
-    Attributes:
-        trials: rates per optimizer.
-        seeds: fresh seeds per optimizer.
-        steps_share: the task's own number of steps is divided by this.
-    """
-
-    trials: int
-    seeds: int
-    steps_share: int
-
-
-FULL = Thoroughness(trials=9, seeds=6, steps_share=1)
-QUICK = Thoroughness(trials=7, seeds=3, steps_share=4)
 
 
 @dataclass(frozen=True)
@@ -89,7 +70,7 @@ def resolve(
     Args:
         name: the task's name or file, as given.
         task: what it names.
-        optimizers: names of rules; by default the eight of `search_space.DEFAULT_OPTIMIZERS`.
+        optimizers: names of rules; by default the eight of `defaults.OPTIMIZERS`.
         trials: rates per optimizer, 1 or more.
         seeds: fresh seeds per optimizer, 1 or more.
         steps: steps per trial, 2 or more.
@@ -98,19 +79,34 @@ def resolve(
     Raises:
         UsageError: an optimizer is unknown or named twice, or a number is too small.
     """
-    names = _rule_names(DEFAULT_OPTIMIZERS if optimizers is None else optimizers)
-    thoroughness = QUICK if quick else FULL
+    names = _rule_names(OPTIMIZERS if optimizers is None else optimizers)
+    default = _numbers(QUICK if quick else FULL, task)
     return Options(
         task=Path(name).as_posix() if is_file_reference(name) else name,
         task_sha256=hashlib.sha256(Path(name).read_bytes()).hexdigest() if is_file_reference(name) else None,
         optimizers=names,
-        trials=_at_least("trials", 1, thoroughness.trials if trials is None else trials),
-        seeds=_at_least("seeds", 1, thoroughness.seeds if seeds is None else seeds),
-        steps=_at_least(
-            "steps", FEWEST_STEPS, max(FEWEST_STEPS, task.steps // thoroughness.steps_share) if steps is None else steps
-        ),
+        trials=_at_least("trials", 1, default["trials"] if trials is None else trials),
+        seeds=_at_least("seeds", 1, default["seeds"] if seeds is None else seeds),
+        steps=_at_least("steps", FEWEST_STEPS, default["steps"] if steps is None else steps),
         quick=quick,
     )
+
+
+def smallest_honest(task: Task) -> dict[str, int]:
+    """Return trials, seeds and steps of the smallest run that says anything about a task: those of --quick."""
+    return _numbers(QUICK, task)
+
+
+def rule_name(name: str) -> str:
+    """Return the name of the rule that a name or a class's name, in any case, stands for.
+
+    Raises:
+        UsageError: there is none; the message names the nearest, or where else it is.
+    """
+    try:
+        return optim.by_name(name).rule.name
+    except ValueError as error:
+        raise UsageError(str(error)) from None
 
 
 def command_line(given: Mapping[str, object]) -> str:
@@ -129,14 +125,16 @@ def _rule_names(given: Sequence[str]) -> tuple[str, ...]:
         raise UsageError(f"optimizers is the word {given!r}; give a list of names, such as ['adam', 'sgd']")
     if not given:
         raise UsageError("no optimizer named; give one or more, separated by commas, such as adam,sgd")
-    try:
-        names = tuple(optim.by_name(name).rule.name for name in given)
-    except ValueError as error:
-        raise UsageError(str(error)) from None
+    names = tuple(map(rule_name, given))
     for name in names:
         if names.count(name) > 1:
             raise UsageError(f"optimizer '{name}' is named twice; name it once")
     return names
+
+
+def _numbers(thoroughness: Thoroughness, task: Task) -> dict[str, int]:
+    steps = max(FEWEST_STEPS, task.steps // thoroughness.steps_share)
+    return {"trials": thoroughness.trials, "seeds": thoroughness.seeds, "steps": steps}
 
 
 def _at_least(name: str, least: int, value: int) -> int:

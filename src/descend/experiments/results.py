@@ -9,7 +9,7 @@ from descend import optim
 from descend.experiments import search_space
 from descend.experiments.caveats import caveats
 from descend.experiments.manifest import FORMAT
-from descend.experiments.options import Options
+from descend.experiments.options import Options, smallest_honest
 from descend.experiments.statistics import mean_interval, median_with_misses
 from descend.experiments.trial import Record, schedule
 from descend.tasks import Task
@@ -35,10 +35,12 @@ def results(
     optimizers = [_optimizer(options, name, records) for name in options.optimizers]
     edges = {optimizer["name"]: optimizer["edge"] for optimizer in optimizers}
     summary = [_summary(task, name, edges[name], records) for name in options.optimizers]
+    smallest = smallest_honest(task)
+    is_screening = options.quick or any(options.as_dict()[name] < least for name, least in smallest.items())
     document = {
         "format": FORMAT,
         "kind": "compare",
-        "label": "screening, no claim" if options.quick else "comparison",
+        "label": "screening, no claim" if is_screening else "comparison",
         "task": _task(task, options),
         "manifest": manifest,
         "schedule": _schedule(options.steps),
@@ -46,7 +48,7 @@ def results(
         "trials": [record.as_dict() for record in records],
         "summary": sorted(summary, key=lambda row: _order(task, row)),
     }
-    return {**document, "caveats": caveats(document, moved=hardware != manifest["hardware"])}
+    return {**document, "caveats": caveats(document, smallest, moved=hardware != manifest["hardware"])}
 
 
 def edge_of(rate: float, rates: Sequence[float]) -> str | None:
@@ -71,7 +73,8 @@ def _optimizer(options: Options, name: str, records: Sequence[Record]) -> dict[s
     rule, fixed = optim.by_name(name).rule, search_space.hyper_parameters(name)
     listed = {key: list(value) if isinstance(value, tuple) else value for key, value in fixed.items()}
     grid = search_space.rates(name, options.trials)
-    final = [record for record in records if record.optimizer == name and record.phase == "final"]
+    tuning, final = ([r for r in records if r.optimizer == name and r.phase == phase] for phase in ("tuning", "final"))
+    has_best = not all(record.diverged for record in tuning)
     return {
         "name": name,
         "title": rule.title,
@@ -80,9 +83,10 @@ def _optimizer(options: Options, name: str, records: Sequence[Record]) -> dict[s
         "scheduled": search_space.space(name).scheduled,
         "rates": grid,
         "best_rate": final[0].rate,
-        "edge": edge_of(final[0].rate, grid),
+        "edge": edge_of(final[0].rate, grid) if has_best else None,
         "mathml": rule.mathml(**fixed),
         "text": rule.text(**fixed),
+        "symbols": rule.symbols(**fixed),
         "state_bytes": _state_bytes(name, records),
     }
 
@@ -110,8 +114,10 @@ def _summary(task: Task, name: str, edge: str | None, records: Sequence[Record])
     }
 
 
-def _state_bytes(name: str, records: Sequence[Record]) -> int:
-    return max(record.state_bytes for record in records if record.optimizer == name)  # 0 where no step was taken
+def _state_bytes(name: str, records: Sequence[Record]) -> int | None:
+    """Return the size of the state, None if not one step was taken, before which there is no state."""
+    stepped = (r.state_bytes for r in records if r.optimizer == name and r.ms_per_step is not None)
+    return max(stepped, default=None)
 
 
 def _or_worst(task: Task, value: float | None) -> float:

@@ -57,7 +57,8 @@ class RunDirectory:
 def opened(path: Path, manifest: dict[str, Any], fresh: bool = False) -> Iterator[RunDirectory]:
     """Open a run directory for the run that a manifest describes: a new one, or one that began with the same options.
 
-    While it is open no other process can open it; the lock dies with its process.
+    While it is open no other process can open it; the lock dies with its process. A finished run that may only be read
+    is opened without one.
 
     Args:
         path: the directory; made if it does not exist.
@@ -75,7 +76,8 @@ def opened(path: Path, manifest: dict[str, Any], fresh: bool = False) -> Iterato
             if fresh:
                 _delete(path)
         except OSError as error:
-            raise _unwritable(path, error) from error
+            if fresh or not (path / RESULTS).exists():
+                raise unwritable(path, error) from error
         yield RunDirectory(path, _agreed(path, manifest))
 
 
@@ -96,7 +98,7 @@ def write_json(path: Path, content: Mapping[str, Any]) -> None:
         os.replace(temporary, path)
     except OSError as error:
         temporary.unlink(missing_ok=True)
-        raise _unwritable(path, error) from error
+        raise unwritable(path, error) from error
 
 
 def _refuse_foreign(path: Path) -> None:
@@ -166,13 +168,22 @@ def _read_manifest(path: Path) -> dict[str, Any]:
 
 
 def _differences(stored: Mapping[str, Any], wanted: Mapping[str, Any]) -> str:
-    names = [name for name in {**stored, **wanted} if stored.get(name) != wanted.get(name)]
-    return "; ".join(f"{name}: {_shown(stored.get(name))} there, {_shown(wanted.get(name))} now" for name in names)
+    changed = {
+        name: f"{name}: {_shown(stored.get(name))} there, {_shown(wanted.get(name))} now"
+        for name in {**stored, **wanted}
+        if stored.get(name) != wanted.get(name)
+    }
+    if "task_sha256" in changed:
+        changed["task_sha256"] = "the task file has changed"
+        if "task" in changed:  # another file, which says all
+            del changed["task_sha256"]
+    return "; ".join(changed.values())
 
 
 def _shown(value: object) -> str:
     return ",".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
-def _unwritable(path: Path, error: OSError) -> RunError:
+def unwritable(path: Path, error: OSError) -> RunError:
+    """Return what to say of a file or directory that cannot be written."""
     return RunError(f"{path} cannot be written ({error.strerror}); make room or choose another --out, and start again")

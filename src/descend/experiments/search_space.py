@@ -12,8 +12,6 @@ import numpy as np
 from descend import optim
 from descend.schedules import Schedule
 
-DEFAULT_OPTIMIZERS = ("sgd", "adam", "adamw", "amsgrad", "rmsprop", "powersign", "addsign", "lion")
-
 HALF_DECADE = 0.5
 WIDEST_GRID = 3.0
 """Decades that a grid spans at most; more rates than fit at half-decade spacing lie closer together."""

@@ -14,6 +14,9 @@ from descend.tasks import Direction
 
 _STUDY = "compare"
 
+_MISFITS = (TypeError, ValueError)
+"""What reading raises where the file holds something else; in writing they would be mistakes of ours."""
+
 
 class TrialStore:
     """The records of a comparison; a trial is in it completely or not at all.
@@ -34,7 +37,7 @@ class TrialStore:
         self._path = path
         self._optimizers = tuple(optimizers)
         self._direction = direction
-        with self._errors("opened"):
+        with self._errors("opened", *_MISFITS):
             if not path.exists():
                 # The tables are made under another name, so that a kill never leaves half of them.
                 fresh = path.with_name(path.name + ".new")
@@ -45,7 +48,7 @@ class TrialStore:
 
     def records(self) -> dict[Trial, Record]:
         """Return everything stored so far."""
-        with self._errors("read"):
+        with self._errors("read", *_MISFITS):
             trials = self._study.get_trials(deepcopy=False)
             records = [Record(**trial.params, **trial.user_attrs) for trial in trials]
         return {record.trial: record for record in records}
@@ -76,13 +79,14 @@ class TrialStore:
         self._storage.engine.dispose()
 
     @contextmanager
-    def _errors(self, what: str) -> Iterator[None]:
+    def _errors(self, what: str, *more: type[Exception]) -> Iterator[None]:
         from optuna.exceptions import OptunaError
         from sqlalchemy.exc import SQLAlchemyError
 
+        family: tuple[type[Exception], ...] = (OptunaError, SQLAlchemyError, RuntimeError, LookupError, *more)
         try:
             yield
-        except (OptunaError, SQLAlchemyError, RuntimeError, LookupError, TypeError, ValueError) as error:
+        except family as error:
             reason = str(error.__cause__ or error).splitlines()[0]
             raise RunError(
                 f"{self._path} cannot be {what} ({reason}). If the disk is full, make room and start the same command "

@@ -1,6 +1,5 @@
 """The `Task` protocol: what a problem must offer to be trained on and compared."""
 
-import math
 from collections.abc import Iterator, Mapping
 from typing import Any, Literal, Protocol, TypeVar
 
@@ -8,9 +7,6 @@ from torch import Tensor, nn
 
 Direction = Literal["maximize", "minimize"]
 EvaluationSplit = Literal["validation", "test"]
-
-ATTRIBUTES = ("name", "title", "description", "metric", "direction", "target", "worst", "steps", "batch_size", "sizes")
-METHODS = ("model", "batches", "loss", "evaluate")
 
 _MARK = "__descend_task__"
 _TaskClass = TypeVar("_TaskClass", bound=type)
@@ -77,31 +73,3 @@ def task(cls: _TaskClass) -> _TaskClass:
 def is_marked(thing: object, module: str) -> bool:
     """Tell whether a thing is a class that `@task` marks and that the named module defines itself."""
     return isinstance(thing, type) and _MARK in vars(thing) and thing.__module__ == module
-
-
-def verify(instance: Task, where: str) -> None:
-    """Check that a task offers what the protocol asks for, without loading its data.
-
-    Raises:
-        TaskError: names the class, the file and the member to add or correct.
-    """
-    cls = type(instance)
-    who = f"{where}: class {cls.__name__}"
-    for member in (*ATTRIBUTES, *METHODS):
-        if not hasattr(cls, member) and member not in vars(instance):
-            what = f"a method `{member}(...)`" if member in METHODS else f"an attribute `{member}`"
-            raise TaskError(f"{who} lacks {what}; add it, or derive the class from descend.tasks.TensorTask")
-    if instance.direction not in ("maximize", "minimize"):
-        raise TaskError(f'{who}: direction is {instance.direction!r}; write "maximize" or "minimize"')
-    for number in ("steps", "batch_size"):
-        value = getattr(instance, number)
-        if not isinstance(value, int) or value < 1:
-            raise TaskError(f"{who}: {number} is {value!r}; give a whole number, 1 or more")
-    if not math.isfinite(instance.target):
-        raise TaskError(f"{who}: target is {instance.target!r}; give the validation {instance.metric} to reach")
-    below = instance.worst < instance.target
-    if below != (instance.direction == "maximize"):
-        raise TaskError(
-            f"{who}: worst ({instance.worst}) is not worse than target ({instance.target}) although the task says "
-            f"{instance.direction}; set worst to the {instance.metric} of a model that failed"
-        )

@@ -2,15 +2,20 @@
 
 import difflib
 import importlib
+import math
 import pkgutil
 import sys
 from pathlib import Path
 from types import ModuleType
 from typing import cast
 
-from descend.tasks.base import Task, TaskError, is_marked, verify
+from descend.tasks.base import Task, TaskError, is_marked
+from descend.tasks.tensors import TensorTask
 
-_EXAMPLE = "see examples/mytask.py for a complete file"
+_EXAMPLE = "help(descend.tasks) shows a complete file"
+
+_ATTRIBUTES = ("name", "title", "description", "metric", "direction", "target", "worst", "steps", "batch_size", "sizes")
+_METHODS = ("model", "batches", "loss", "evaluate")
 
 
 def catalog() -> dict[str, type[Task]]:
@@ -91,5 +96,38 @@ def _instance(cls: type[Task], where: str) -> Task:
         raise TaskError(
             f"{where}: class {cls.__name__} cannot be made without arguments: {error}; {_EXAMPLE}"
         ) from error
-    verify(instance, where)
+    _verify(instance, where)
     return instance
+
+
+def _verify(instance: Task, where: str) -> None:
+    """Check that a task offers what the protocol asks for, without loading its data.
+
+    Raises:
+        TaskError: names the class, the file and the member to add or correct.
+    """
+    cls = type(instance)
+    who = f"{where}: class {cls.__name__}"
+    for member in (*_ATTRIBUTES, *_METHODS):
+        if not hasattr(cls, member) and member not in vars(instance):
+            what = f"a method `{member}(...)`" if member in _METHODS else f"an attribute `{member}`"
+            instead = "" if issubclass(cls, TensorTask) else ", or derive the class from descend.tasks.TensorTask"
+            raise TaskError(f"{who} lacks {what}; add it{instead}")
+    if instance.direction not in ("maximize", "minimize"):
+        raise TaskError(f'{who}: direction is {instance.direction!r}; write "maximize" or "minimize"')
+    if instance.metric == "loss":
+        raise TaskError(
+            f"{who}: metric is 'loss', under which evaluate() gives the loss; choose another name, such as 'test error'"
+        )
+    for number in ("steps", "batch_size"):
+        value = getattr(instance, number)
+        if not isinstance(value, int) or value < 1:
+            raise TaskError(f"{who}: {number} is {value!r}; give a whole number, 1 or more")
+    if not math.isfinite(instance.target):
+        raise TaskError(f"{who}: target is {instance.target!r}; give the validation {instance.metric} to reach")
+    below = instance.worst < instance.target
+    if below != (instance.direction == "maximize"):
+        raise TaskError(
+            f"{who}: worst ({instance.worst}) is not worse than target ({instance.target}) although the task says "
+            f"{instance.direction}; set worst to the {instance.metric} of a model that failed"
+        )
