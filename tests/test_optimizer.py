@@ -382,7 +382,7 @@ def test_damaged_state_is_refused_before_anything_changes(damage):
 def test_parameters_whose_elements_share_memory_are_refused_before_anything_changes():
     p = [torch.ones(3, requires_grad=True), torch.ones(1).expand(3).detach().requires_grad_()]
     optimizer = descend.SGD(p, lr=0.1)
-    with pytest.raises(RuntimeError, match="^unsupported operation: more than one element"):
+    with pytest.raises(RuntimeError, match=r"^unsupported operation: more than one element"):
         train(optimizer, p, range(1))
     assert p[0].tolist() == [1, 1, 1]
 
