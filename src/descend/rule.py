@@ -191,9 +191,9 @@ class Rule:
 
         A slot whose first value the formula gives itself (by `fresh`) is absent until the first update.
         """
-        from descend.backends import eager
+        from descend.backends import pure
 
-        return eager.init(self, params, **hyper_parameters)
+        return pure.init(self, params, **hyper_parameters)
 
     def update(
         self,
@@ -210,9 +210,9 @@ class Rule:
         A parameter without an entry in `grads` is passed on unchanged. Under vmap the gradient of a `where` whose
         condition is batched is that of both sides.
         """
-        from descend.backends import eager
+        from descend.backends import pure
 
-        return eager.update(self, params, grads, state, maximize, **hyper_parameters)
+        return pure.update(self, params, grads, state, maximize, **hyper_parameters)
 
     def latex(self, **hyper_parameters: Any) -> str:
         """The variant's mathematics as LaTeX, an aligned environment."""

@@ -1,8 +1,7 @@
 """The reference: an interpreter of formulas in torch. Any device, any dtype, differentiable.
 
-`advance` steps buckets of parameters and is what the optimizer calls; `init` and `update` are the pure pair. A bucket
-holds parameters for which every host scalar of the formula is the same: one group, one step count, one dtype and
-device, one variant.
+`advance` steps buckets of parameters; the optimizer and the pure pair of `pure` call it. A bucket holds parameters for
+which every host scalar of the formula is the same: one group, one step count, one dtype and device, one variant.
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ from torch import Tensor
 
 from descend.backends.operations import HOST, TORCH, Value, finish_reduction, foreach, partial_reduction
 from descend.expr import OPERATIONS, Expr, Rank, hyper_of, slot_of, walk
-from descend.rule import Formula, Rule, Slot
+from descend.rule import Formula, Slot
 from descend.tracing import CallPlace
 
 
@@ -326,71 +325,6 @@ def first_value(slot: Slot, param: Tensor, hyper_parameters: Mapping[str, Any]) 
     if param.is_complex():
         initial = complex(initial, initial)  # as in torch's Adagrad and Rprop
     return torch.zeros_like(param, dtype=dtype, memory_format=torch.preserve_format).fill_(initial)
-
-
-def init(rule: Rule, params: Mapping[str, Tensor], **hyper_parameters: Any) -> dict[str, dict[str, Tensor]]:
-    """See `Rule.init`."""
-    values = rule.merged(hyper_parameters)
-    state: dict[str, dict[str, Tensor]] = {}
-    for name, param in params.items():
-        formula = rule.formula(ndim=param.ndim, **hyper_parameters)
-        entry = {"step": torch.zeros((), dtype=scalar_dtype())} if rule.counts_steps else {}
-        for slot_name, slot in formula.slots.items():
-            if slot_name not in formula.asks_fresh:
-                entry[slot.key] = first_value(slot, param, values)
-        state[name] = entry
-    return state
-
-
-def update(
-    rule: Rule,
-    params: Mapping[str, Tensor],
-    grads: Mapping[str, Tensor],
-    state: Mapping[str, Mapping[str, Tensor]],
-    maximize: bool = False,
-    **hyper_parameters: Any,
-) -> tuple[dict[str, Tensor], dict[str, dict[str, Tensor]]]:
-    """See `Rule.update`."""
-    values = rule.merged(hyper_parameters)
-    for name in grads:
-        if name not in params:
-            raise ValueError(f"grads has {name!r}, which params lacks; both are dicts by parameter name")
-        if name not in state or (rule.counts_steps and "step" not in state[name]):
-            raise ValueError(
-                f"state has no entry for {name!r}, or one of another rule; begin with {rule.name}.init(params)"
-            )
-    new_params, new_state = dict(params), {name: dict(entry) for name, entry in state.items()}
-    stepped = [name for name in params if name in grads]
-    if not stepped:
-        return new_params, new_state
-    buckets = []
-    for ordinal, name in enumerate(stepped):
-        param, entry = params[name], state[name]
-        formula = rule.formula(ndim=param.ndim, maximize=maximize, **hyper_parameters)
-        formula = formula.settle(frozenset(s for s, slot in formula.slots.items() if slot.key not in entry))
-        slots = {s: [real(entry[slot.key])] for s, slot in formula.slots.items() if slot.key in entry}
-        t = scalar_value(entry["step"]) + 1 if rule.counts_steps else np.float64(0)
-        buckets.append(
-            Bucket(formula, [real(param)], [real(grads[name])], slots, values, t, [ordinal], [param.numel()])
-        )
-    shared = {
-        s: x[0] for bucket in buckets[::-1] for s, x in bucket.slots.items() if rule.slots[s].shape == "optimizer"
-    }
-    clock = max(bucket.t for bucket in buckets) - 1 if shared else 0
-    for name, bucket, result in zip(stepped, buckets, advance(buckets, shared, clock), strict=True):
-        if rule.counts_steps:
-            new_state[name]["step"] = state[name]["step"] + 1
-        inputs = [params[name], grads[name], *state[name].values()]
-        for output, value in result.items():
-            if output == "p":
-                new_params[name] = stored_as(value, params[name], inputs)
-                continue
-            slot = bucket.formula.slots[output]
-            like = state[name].get(slot.key)
-            new = stored_as(value, first_value(slot, params[name], values) if like is None else like, inputs)
-            for holder in new_state if slot.shape == "optimizer" else [name]:
-                new_state[holder][slot.key] = new
-    return new_params, new_state
 
 
 def real(x: Tensor) -> Tensor:
