@@ -358,6 +358,38 @@ def test_assignment_is_simultaneous_through_a_choice_on_the_host(float64):
     assert (p.tolist(), optimizer.state[p]["m"].tolist()) == ([5.0, 5.0], [1.0, 2.0])
 
 
+def test_assignment_is_simultaneous_where_a_rule_reduces(float64):
+    @rule
+    def swap(p, g, m=Slot("m", init=5.0), length=Slot("length", shape="scalar")):
+        return dict(p=m, m=p, length=norm(g))
+
+    p = torch.tensor([1.0, 2.0], requires_grad=True)
+    optimizer = descend.Optimizer([p], swap)
+    p.grad = torch.tensor([3.0, 4.0])
+    optimizer.step()
+    assert (p.tolist(), optimizer.state[p]["m"].tolist()) == ([5.0, 5.0], [1.0, 2.0])
+    assert optimizer.state[p]["length"].item() == 5.0
+
+
+def test_a_differentiable_step_keeps_no_gradient_as_state():
+    p = torch.ones(3, requires_grad=True).clone()
+    optimizer = descend.SGD([p], momentum=0.9, differentiable=True)
+    p.grad = torch.ones(3)
+    optimizer.step()
+    assert optimizer.state[p]["momentum_buffer"].data_ptr() != p.grad.data_ptr()
+
+
+def test_the_unused_side_of_a_choice_between_scalars_has_no_gradient(float64):
+    @rule
+    def guarded(p, g, *, lr=0.1, a=4.0):
+        return dict(p=p - lr * where(a > 5, sqrt(a - 5), a) * g)
+
+    def final(a):
+        return guarded.update({"p": torch.zeros(2)}, {"p": torch.ones(2)}, {"p": {}}, a=a)[0]["p"].sum()
+
+    assert torch.func.grad(final)(torch.tensor(4.0)).item() == pytest.approx(-0.2)
+
+
 def test_the_pure_update_shares_no_memory_with_what_it_was_given():
     gradient = torch.ones(3)
     params = {"p": torch.zeros(3)}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import MutableMapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -48,8 +49,9 @@ class StepBucket:
         if missing:
             self.missing[param] = missing
 
+    @cached_property
     def inputs(self) -> eager.Bucket:
-        """What the eager backend reads."""
+        """What the eager backend reads, gathered once when the bucket is full."""
         slots = {
             name: [eager.real(state[slot.key]) for state in self.states]
             for name, slot in self.formula.slots.items()
@@ -73,7 +75,7 @@ class StepBucket:
     def sweep(self, state: State) -> None:
         """Take the step of an elementwise formula."""
         targets = {name: self._storage(name) for name in self.formula.outputs if self._shape(name) == "like"}
-        scalars = portions.sweep(self.inputs(), {name: [eager.real(x) for x in held] for name, held in targets.items()})
+        scalars = portions.sweep(self.inputs, {name: [eager.real(x) for x in held] for name, held in targets.items()})
         for name, values in scalars.items():
             targets[name] = self._storage(name)
             portions.assign(targets[name], values)
@@ -81,9 +83,8 @@ class StepBucket:
 
     def write(self, result: dict[str, Value], state: State) -> None:
         """Assign computed values; one that is itself an input is copied before anything is overwritten."""
-        inputs = self.inputs()
         values = {
-            name: portions.detached_from_inputs(inputs, value)
+            name: portions.detached_from_inputs(self.inputs, value)
             for name, value in result.items()
             if self._shape(name) != "optimizer"
         }

@@ -286,7 +286,7 @@ class Optimizer(torch.optim.Optimizer):
 
     def _compute(self, rule: Rule, buckets: list[StepBucket]) -> list[dict[str, Value]]:
         shared = {name: buckets[0].group[slot.key] for name, slot in rule.slots.items() if slot.shape == "optimizer"}
-        return eager.advance([bucket.inputs() for bucket in buckets], shared, np.float64(self.applied_steps))
+        return eager.advance([bucket.inputs for bucket in buckets], shared, np.float64(self.applied_steps))
 
     def _write(self, rule: Rule, buckets: list[StepBucket], results: list[dict[str, Value]] | None) -> None:
         if results is None:

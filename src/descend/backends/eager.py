@@ -185,16 +185,16 @@ class _Work:
         args = [self.values[a] for a in node.args]
         if all(_is_host(a) for a in args):
             return HOST[node.op](*args)
-        if OPERATIONS[node.op].reduces is Rank.TENSOR:
-            pairs = zip(args[0], self.bucket.counts, strict=True)
-            return [finish_reduction(node.op, partial_reduction(node.op, x), count) for x, count in pairs]
-        if not any(isinstance(a, list) or (_is_host(a) and a.ndim) for a in args):
-            return TORCH[node.op](*(pick(a, 0) for a in args))  # tensors that are scalars: rates, global reductions
         if node.op == "where" and isinstance(args[0], Tensor) and not _is_batched(args[0]):
             args[0] = np.bool_(args[0].item())  # the other side's gradient, perhaps NaN, is then left out
         if node.op == "where" and _is_host(args[0]) and not args[0].ndim:
             side = 1 if args[0] else 2
             return self._chosen(node, node.args[side], args[side])  # now two nodes read it: its memory is not reused
+        if OPERATIONS[node.op].reduces is Rank.TENSOR:
+            pairs = zip(args[0], self.bucket.counts, strict=True)
+            return [finish_reduction(node.op, partial_reduction(node.op, x), count) for x, count in pairs]
+        if not any(isinstance(a, list) or (_is_host(a) and a.ndim) for a in args):
+            return TORCH[node.op](*(pick(a, 0) for a in args))  # tensors that are scalars: rates, global reductions
         result = None
         if self.bucket.foreach:
             result = foreach(node.op, args, [self._is_last_use(arg) for arg in node.args])
