@@ -154,6 +154,13 @@ def test_source_has_the_values_given_as_defaults():
     assert "lr=0.0001" in made.source()
 
 
+def test_notebooks_and_print_show_the_default_variant():
+    made = descend.rules.lion
+    assert made._repr_latex_() == f"$\\displaystyle {made.latex()}$"
+    assert str(made) == made.text()
+    assert "θ" in str(made)
+
+
 def test_fresh_settles_to_one_side():
     formula = descend.rules.sgd.formula(momentum=0.9)
     assert formula.asks_fresh == {"buf"}
