@@ -4,9 +4,17 @@ import pytest
 import torch
 from hypothesis import settings
 
+from descend.backends import compiler, openmp
+
 settings.register_profile("descend", deadline=None, derandomize=True)
 settings.load_profile("descend")
 torch.set_num_threads(1)
+openmp.runtime()  # found before a package with a runtime of its own is imported
+
+
+def pytest_configure(config):
+    if compiler.unavailable() is not None:  # then all steps are eager, which is said once
+        config.addinivalue_line("filterwarnings", "ignore:no fused kernels")
 
 
 @pytest.fixture

@@ -1,14 +1,17 @@
 """The `descend` command: what it prints, and how it fails."""
 
 import json
+import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 
 import descend as package
 from descend import cli, rules, schedules, tasks
+from descend.backends import kernel_cache
 from descend.experiments import defaults, trial
 from descend.experiments.console import human_bytes
 
@@ -98,7 +101,7 @@ def test_wrong_words_exit_with_2_and_one_line(descend, tmp_path, words, message)
 def test_without_words_help(descend):
     code, out, err = descend()
     assert (code, err) == (0, "")
-    for command in ("compare", "show", "list"):
+    for command in ("compare", "show", "list", "cache"):
         assert command in out
     assert "..." not in out[out.index("Commands:") :]  # no line is cut
     code, out, _ = descend("compare", "--help")
@@ -167,6 +170,36 @@ def test_list_names_everything_with_a_line(descend):
     assert "adamw" not in only
 
 
+@pytest.fixture
+def kernels(monkeypatch, tmp_path):
+    """A cache of two kernels: one of today, one that is older; gives its directory."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "caches"))
+    day = 86400
+    for number, (title, age) in enumerate({"adamw: float32": 0, "lion: bfloat16": 3 * day}.items()):
+        path = kernel_cache.store(f"{number:064x}", bytes(2048), title)
+        os.utime(path, (time.time() - age / 2, time.time() - age))
+    return kernel_cache.directory()
+
+
+def test_cache_lists_kernels_and_clears_them(descend, kernels):
+    code, out, err = descend("cache")
+    assert (code, err) == (0, "")
+    first, second, total = out.splitlines()
+    assert first == "  adamw: float32     2.0 KiB  compiled just now, used just now"
+    assert second == "  lion: bfloat16     2.0 KiB  compiled 3 d ago, used 2 d ago"
+    assert total == f"2 kernels, 4.1 KiB, in {kernels}"
+    assert descend("cache", "--clear") == (0, f"2 kernels removed from {kernels}\n", "")
+    assert descend("cache") == (0, f"0 kernels, 0.0 KiB, in {kernels}\n", "")
+    assert list(kernels.glob("*.so")) == []
+
+
+def test_cache_that_cannot_be_cleared_is_one_line(descend, kernels):
+    blocked = kernels / f"{0:064x}.so"
+    blocked.unlink()
+    blocked.mkdir()
+    assert descend("cache", "--clear") == (1, "", f"descend: {blocked}: Is a directory\n")
+
+
 @pytest.mark.parametrize("package", ["typer", "optuna"])
 def test_a_missing_extra_is_one_line(descend, monkeypatch, package):
     for name in [name for name in sys.modules if name.partition(".")[0] == package]:
@@ -224,6 +257,13 @@ def test_the_command_is_installed_and_says_what_there_is_without_torch(words):
     )
     assert "adamw" in said.stdout
     assert "| descend.cli\n" in said.stderr
+    assert "| torch\n" not in said.stderr
+
+
+def test_the_cache_is_listed_without_torch():
+    words = [sys.executable, "-X", "importtime", "-m", "descend", "cache"]
+    said = subprocess.run(words, capture_output=True, text=True, check=True)
+    assert "| descend.backends.kernel_cache\n" in said.stderr
     assert "| torch\n" not in said.stderr
 
 

@@ -175,8 +175,6 @@ def test_flags_that_contradict_each_other_or_cannot_be_met():
         descend.AdamW(parameters(), fused=True, foreach=True)
     with pytest.raises(RuntimeError, match="`fused` does not support `differentiable`"):
         descend.AdamW(parameters(), fused=True, differentiable=True)
-    with pytest.raises(RuntimeError, match="eager backend only"):
-        descend.AdamW(parameters(), fused=True)
 
 
 @pytest.mark.parametrize("name", ["LBFGS", "SparseAdam", "Adafactor", "Muon"])

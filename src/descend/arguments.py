@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import fields
 from numbers import Integral
 from typing import Any, Final
 
 from descend.hyper_parameters import is_scheduled
+from descend.options import Options
 
 FLAGS: Final[dict[str, Any]] = {
     "maximize": False,
@@ -17,10 +19,8 @@ FLAGS: Final[dict[str, Any]] = {
 }
 """Torch's flags, which every class takes and every param group holds."""
 
-OPTIONS: Final[dict[str, Any]] = {"backend": "auto", "step": 0}
+OPTIONS: Final[dict[str, Any]] = {**{field.name: field.default for field in fields(Options)}, "step": 0}
 """Our own keyword-only options of every class."""
-
-BACKENDS: Final = ("auto", "eager")
 
 REMEDIES: Final = {
     "params argument given to the optimizer": "write [tensor] for a single parameter",
@@ -46,10 +46,17 @@ def check_flags(flags: Mapping[str, Any]) -> None:
         raise RuntimeError("`fused` does not support `differentiable`; leave one of them unset")
     if flags["fused"] and flags["foreach"]:
         raise RuntimeError("`fused` and `foreach` cannot be `True` together; leave one of them unset")
-    if flags["fused"]:
-        raise RuntimeError(
-            "fused=True asks for a fused kernel, and this version has the eager backend only; leave fused unset"
-        )
+
+
+def check_group(group: Mapping[str, Any]) -> None:
+    """Refuse a param group that names an option of the whole optimizer.
+
+    Raises:
+        TypeError: naming the option.
+    """
+    for name in OPTIONS:
+        if name in group:
+            raise TypeError(f"{name} is an option of the whole optimizer, not of a param group; give it to the class")
 
 
 def with_remedy(error: TypeError | ValueError) -> TypeError | ValueError:

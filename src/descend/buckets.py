@@ -2,20 +2,38 @@
 
 from __future__ import annotations
 
-from collections.abc import MutableMapping
-from dataclasses import dataclass
+from collections import ChainMap
+from collections.abc import Callable, Collection, MutableMapping
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 from torch import Tensor
 
+from descend import arguments
 from descend import state as states
 from descend.backends import eager, portions
 from descend.backends.operations import Value
-from descend.rule import Formula
+from descend.options import Options, incoming_gradient
+from descend.rule import Formula, Rule
 
 State = MutableMapping[Tensor, dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class Step:
+    """What all buckets of one step share.
+
+    Attributes:
+        options: the optimizer's own.
+        numbers: the values of what the options add to formulas, by name.
+        clock: how many steps the optimizer has applied before.
+    """
+
+    options: Options
+    numbers: dict[str, Any]
+    clock: int
 
 
 @dataclass
@@ -26,6 +44,9 @@ class StepBucket:
         formula: the settled variant.
         group: the param group, whose numbers are in force.
         t: the step about to be taken, from 1.
+        step: what it shares with the other buckets.
+        index: the place of the group among the optimizer's.
+        variant: the formula before it was settled.
         missing: by parameter, the state entries that the step creates.
         params, states, ordinals: the parameters, their state (with what is missing) and places in the optimizer.
     """
@@ -33,11 +54,14 @@ class StepBucket:
     formula: Formula
     group: dict[str, Any]
     t: int
-    missing: dict[Tensor, dict[str, Tensor]]
-    params: list[Tensor]
-    grads: list[Tensor]
-    states: list[dict[str, Any]]
-    ordinals: list[int]
+    step: Step
+    index: int
+    variant: Formula
+    missing: dict[Tensor, dict[str, Tensor]] = field(default_factory=dict)
+    params: list[Tensor] = field(default_factory=list)
+    grads: list[Tensor] = field(default_factory=list)
+    states: list[dict[str, Any]] = field(default_factory=list)
+    ordinals: list[int] = field(default_factory=list)
 
     def add(self, param: Tensor, state: dict[str, Any], missing: dict[str, Tensor], ordinal: int) -> None:
         """Take in a parameter that has a gradient."""
@@ -57,7 +81,7 @@ class StepBucket:
             for name, slot in self.formula.slots.items()
             if slot.shape != "optimizer" and slot.key in self.states[0]
         }
-        values = {name: self.group[name] for name in self.formula.rule.hyper_parameters}
+        values = ChainMap({name: self.group[name] for name in self.formula.rule.hyper_parameters}, self.step.numbers)
         differentiable = self.group["differentiable"]
         params = [eager.real(param) for param in self.params]
         if differentiable:
@@ -67,6 +91,19 @@ class StepBucket:
         counts = [param.numel() for param in self.params]
         return eager.Bucket(self.formula, params, self.grads, slots, values, t, self.ordinals, counts, foreach)
 
+    def squared_norms(self) -> dict[int, Tensor]:
+        """The sums of the squares of what `clip_norm` scales, in float64, by the parameters' ordinals."""
+        squares = eager.squared_norms(self.inputs, incoming_gradient(self.step.numbers))
+        return dict(zip(self.ordinals, squares, strict=True))
+
+    @cached_property
+    def rounding(self) -> portions.Rounding | None:
+        """How bfloat16 values are stored; None rounds to the nearest."""
+        if not self.step.options.stochastic_rounding:
+            return None
+        sites = {name: site for site, name in enumerate(self.formula.outputs)}
+        return portions.Rounding(self.step.options.seed, self.step.clock, sites)
+
     @property
     def is_computed_first(self) -> bool:
         """Whether the step must be computed whole before anything is written (else `sweep` does both at once)."""
@@ -75,7 +112,8 @@ class StepBucket:
     def sweep(self, state: State) -> None:
         """Take the step of an elementwise formula."""
         targets = {name: self._storage(name) for name in self.formula.outputs if self._shape(name) == "like"}
-        scalars = portions.sweep(self.inputs, {name: [eager.real(x) for x in held] for name, held in targets.items()})
+        written = {name: [eager.real(x) for x in held] for name, held in targets.items()}
+        scalars = portions.sweep(self.inputs, written, self.rounding)
         for name, values in scalars.items():
             targets[name] = self._storage(name)
             portions.assign(targets[name], values)
@@ -92,8 +130,11 @@ class StepBucket:
         for name, value in values.items():
             if self.group["differentiable"] and name != "p":  # new tensors, through which gradients pass
                 targets[name] = [eager.stored_as(value, like, [], i) for i, like in enumerate(targets[name])]
+            elif self._shape(name) == "like":
+                written, firsts = [eager.real(x) for x in targets[name]], [0] * len(self.params)
+                portions.store(name, written, value, self.ordinals, firsts, self.rounding)
             else:
-                portions.assign([eager.real(x) for x in targets[name]], value)
+                portions.assign(targets[name], value)
         self._attach(targets, state)
 
     def _shape(self, name: str) -> str:
@@ -121,3 +162,51 @@ class StepBucket:
             steps = states.advance_steps([entry["step"] for entry in self.states], self.t)
             for param, step in zip(self.params, steps, strict=True):
                 state[param]["step"] = step
+
+
+def gather(
+    rule: Rule,
+    group: dict[str, Any],
+    index: int,
+    formula_of: Callable[[int, int], Formula],
+    state: MutableMapping[Tensor, dict[str, Any]],
+    first_ordinal: int,
+    step: Step,
+    taken: Collection[int] = (),
+) -> list[StepBucket]:
+    """The buckets of one param group; nothing is written.
+
+    Args:
+        rule: what steps the group.
+        group: the param group.
+        index: its place among the optimizer's.
+        formula_of: the variant for a group's index and a number of dimensions.
+        state: the optimizer's.
+        first_ordinal: the place of the group's first parameter in the optimizer.
+        step: what all buckets share.
+        taken: ids of parameters that are left out.
+
+    Raises:
+        RuntimeError: for sparse gradients, and for state that a step could not be written into.
+    """
+    buckets: dict[Any, StepBucket] = {}
+    formulas: dict[int, Formula] = {}
+    for ordinal, param in enumerate(group["params"], first_ordinal):
+        if param.grad is None or id(param) in taken:
+            continue
+        if param.grad.is_sparse:
+            raise RuntimeError(arguments.sparse_message(rule.title))
+        if param.ndim not in formulas:
+            formulas[param.ndim] = formula_of(index, param.ndim)
+        formula = formulas[param.ndim]
+        held = state.get(param, {})
+        states.check_entries(formula, param, held)
+        missing = states.missing_entries(rule, formula, param, held, group)
+        entries = {**missing, **held}
+        fresh = frozenset(name for name in formula.asks_fresh if rule.slots[name].key not in entries)
+        steps = int(entries["step"]) if rule.counts_steps else 0
+        key = (formula, fresh, steps, param.dtype, param.device, states.stored_types(formula, entries))
+        if key not in buckets:
+            buckets[key] = StepBucket(formula.settle(fresh), group, steps + 1, step, index, formula)
+        buckets[key].add(param, entries, missing, ordinal)
+    return list(buckets.values())

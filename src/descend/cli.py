@@ -2,6 +2,7 @@
 
 import os
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -161,6 +162,13 @@ def _application() -> "typer.Typer":
                 for name, line in lines.items():
                     print(f"  {name:<{width}}  {line}")
 
+    @application.command()
+    def cache(clear: Annotated[bool, typer.Option("--clear", help="Remove them all.")] = False) -> None:
+        """List the compiled kernels that are kept on disk."""
+        kept = commands.cache(clear=clear)
+        with _output():
+            _print_cache(kept, clear)
+
     return application
 
 
@@ -236,3 +244,28 @@ def _print_results(console: "Console", comparison: Any) -> None:
     lines = [*(f"- {caveat}" for caveat in comparison.results["caveats"]), f"\nreport: {comparison.report}"]
     for line in [*lines, comparison.note] if comparison.note else lines:
         console.print(line, highlight=False, markup=False, soft_wrap=True)
+
+
+def _print_cache(kept: commands.Cache, clear: bool) -> None:
+    width = max((len(kernel.title) for kernel in kept.kernels), default=0)
+    now = time.time()
+    for kernel in kept.kernels:
+        ages = f"compiled {_ago(now - kernel.created)}, used {_ago(now - kernel.used)}"
+        print(f"  {kernel.title:<{width}}  {kernel.bytes / 1024:6.1f} KiB  {ages}")
+    if clear:
+        print(f"{_kernels(kept.removed)} removed from {kept.directory}")
+    if kept.kernels or not clear:
+        size = sum(kernel.bytes for kernel in kept.kernels) / 1024
+        print(f"{_kernels(len(kept.kernels))}, {size:.1f} KiB, in {kept.directory}")
+
+
+def _kernels(count: int) -> str:
+    return f"{count} kernel" + ("" if count == 1 else "s")
+
+
+def _ago(seconds: float) -> str:
+    """Write an age in the largest unit that it fills."""
+    for unit, length in (("d", 86400), ("h", 3600), ("min", 60)):
+        if seconds >= length:
+            return f"{seconds / length:.0f} {unit} ago"
+    return "just now"

@@ -1,4 +1,4 @@
-"""The functions behind the commands: `compare`, `show` and `list_`.
+"""The functions behind the commands: `compare`, `show`, `list_` and `cache`.
 
 Each is what `descend <command>` calls, and as good in a script:
 
@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from descend.backends.kernel_cache import Entry
     from descend.experiments.compare import Progress
     from descend.experiments.run_directory import RunDirectory
     from descend.rule import Rule, Slot
@@ -46,6 +47,21 @@ class Comparison:
     results: Mapping[str, Any]
     report: Path
     note: str = ""
+
+
+@dataclass(frozen=True)
+class Cache:
+    """The cache of compiled kernels.
+
+    Attributes:
+        directory: where it is.
+        kernels: what it holds, the last used first.
+        removed: how many kernels have just been removed.
+    """
+
+    directory: Path
+    kernels: Sequence[Entry]
+    removed: int = 0
 
 
 def compare(
@@ -166,6 +182,28 @@ def list_(kind: str | None = None) -> dict[str, dict[str, str]]:
         hint = f"did you mean '{near[0]}'?" if near else f"there are {', '.join(kinds)}"
         raise UsageError(f"nothing to list under '{kind}'; {hint}")
     return {name: lines() for name, lines in kinds.items() if kind in (None, name)}
+
+
+def cache(*, clear: bool = False) -> Cache:
+    """List the compiled kernels that are kept on disk, or remove them.
+
+    A kernel is compiled again when it is needed; processes that have loaded it run on.
+
+    Args:
+        clear: remove them all.
+
+    Raises:
+        RunError: there is no home directory, or a file cannot be removed.
+    """
+    from descend.backends import kernel_cache
+    from descend.experiments.errors import RunError
+
+    try:
+        removed = kernel_cache.clear() if clear else 0
+        return Cache(kernel_cache.directory(), kernel_cache.entries(), removed)
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        raise RunError(f"{where}{error.strerror}") from error
 
 
 def _require(packages: Iterable[str]) -> None:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from operator import is_, itemgetter
 from typing import Any, Final
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from descend.rule import Rule
@@ -105,6 +107,44 @@ def check(rule: Rule, values: Mapping[str, Any]) -> None:
         else:
             _check_number(name, value, None)
     _check_together(values)
+
+
+_STRUCTURAL_FLAGS: Final = ("maximize", "foreach", "differentiable", "fused")
+
+
+class Seen:
+    """The values of param groups that were accepted last, so that only what has changed is checked again."""
+
+    def __init__(self) -> None:
+        self._seen: list[tuple[object, ...]] = []
+        self._found: list[tuple[object, ...]] = []
+        self._mutable: set[int] = set()  # groups with values that can change in place
+        self._readers: dict[Rule, itemgetter[Any]] = {}
+
+    def changed(self, rules: Sequence[Rule], groups: Sequence[Mapping[str, Any]]) -> set[int]:
+        """The indices of groups whose hyper-parameters or flags may be others than those accepted last."""
+        self._found = [self._reader(rule)(group) for rule, group in zip(rules, groups, strict=True)]
+        if len(self._found) != len(self._seen):
+            return set(range(len(groups)))
+        if not self._mutable and self._found == self._seen:
+            return set()
+        pairs = enumerate(zip(self._found, self._seen, strict=True))
+        return self._mutable | {i for i, (found, seen) in pairs if not all(map(is_, found, seen))}
+
+    def _reader(self, rule: Rule) -> itemgetter[Any]:
+        if rule not in self._readers:
+            self._readers[rule] = itemgetter(*rule.hyper_parameters, *_STRUCTURAL_FLAGS)
+        return self._readers[rule]
+
+    def accept(self, changed: set[int]) -> None:
+        """Take what was found last as checked; `changed` is what was returned then."""
+        if changed:
+            self._mutable = {i for i, found in enumerate(self._found) if _is_mutable(found)}
+        self._seen = self._found
+
+
+def _is_mutable(values: tuple[object, ...]) -> bool:
+    return any(type(value) in (Tensor, torch.nn.Parameter, list) for value in values)
 
 
 def _check_number(name: str, value: Any, index: int | None) -> None:

@@ -78,6 +78,12 @@ _ARGUMENTS = """
         differentiable: let gradients flow through the step (parameters must then not be leaves).
         fused: True asks for a fused kernel.
         backend: "auto" takes the fastest backend that can run, "eager" the interpreter.
+        state_dtype: the storage type of state shaped like the parameter; None is the parameter's.
+        stochastic_rounding: round at random what is stored in bfloat16, so that its mean stays.
+        clip_norm: scale all gradients together down to this norm, as torch.nn.utils.clip_grad_norm_ does.
+        clip_value: hold each element of the gradients between -clip_value and clip_value, before clip_norm.
+        ema_decay: keep an average of the weights, which `with optimizer.averaged():` puts in their place.
+        seed: chooses the random numbers of stochastic rounding.
         step: where the schedules start: the number of steps applied before.
     """
 

@@ -39,6 +39,12 @@ class AMSGrad(DropIn):
         differentiable: bool = False,
         fused: bool | None = None,
         backend: str = "auto",
+        state_dtype: torch.dtype | None = None,
+        stochastic_rounding: bool = False,
+        clip_norm: float | None = None,
+        clip_value: float | None = None,
+        ema_decay: float | None = None,
+        seed: int = 0,
         step: int = 0,
     ) -> None: ...
 
@@ -58,6 +64,12 @@ class ASGD(DropIn):
         *,
         fused: bool | None = None,
         backend: str = "auto",
+        state_dtype: torch.dtype | None = None,
+        stochastic_rounding: bool = False,
+        clip_norm: float | None = None,
+        clip_value: float | None = None,
+        ema_decay: float | None = None,
+        seed: int = 0,
         step: int = 0,
     ) -> None: ...
 
@@ -76,6 +88,12 @@ class Adadelta(DropIn):
         differentiable: bool = False,
         fused: bool | None = None,
         backend: str = "auto",
+        state_dtype: torch.dtype | None = None,
+        stochastic_rounding: bool = False,
+        clip_norm: float | None = None,
+        clip_value: float | None = None,
+        ema_decay: float | None = None,
+        seed: int = 0,
         step: int = 0,
     ) -> None: ...
 
@@ -95,6 +113,12 @@ class Adagrad(DropIn):
         fused: bool | None = None,
         capturable: bool = False,
         backend: str = "auto",
+        state_dtype: torch.dtype | None = None,
+        stochastic_rounding: bool = False,
+        clip_norm: float | None = None,
+        clip_value: float | None = None,
+        ema_decay: float | None = None,
+        seed: int = 0,
         step: int = 0,
     ) -> None: ...
 
@@ -115,6 +139,12 @@ class Adam(DropIn):
         fused: bool | None = None,
         decoupled_weight_decay: bool = False,
         backend: str = "auto",
+        state_dtype: torch.dtype | None = None,
+        stochastic_rounding: bool = False,
+        clip_norm: float | None = None,
+        clip_value: float | None = None,
+        ema_decay: float | None = None,
+        seed: int = 0,
         step: int = 0,
     ) -> None: ...
 
@@ -134,6 +164,12 @@ class AdamW(DropIn):
         differentiable: bool = False,
         fused: bool | None = None,
         backend: str = "auto",
+        state_dtype: torch.dtype | None = None,
+        stochastic_rounding: bool = False,
+        clip_norm: float | None = None,
+        clip_value: float | None = None,
+        ema_decay: float | None = None,
+        seed: int = 0,
         step: int = 0,
     ) -> None: ...
 
@@ -153,6 +189,12 @@ class AdamWPaper(DropIn):
         differentiable: bool = False,
         fused: bool | None = None,
         backend: str = "auto",
+        state_dtype: torch.dtype | None = None,
+        stochastic_rounding: bool = False,
+        clip_norm: float | None = None,
+        clip_value: float | None = None,
+        ema_decay: float | None = None,
+        seed: int = 0,
         step: int = 0,
     ) -> None: ...
 
@@ -171,6 +213,12 @@ class Adamax(DropIn):
         capturable: bool = False,
         fused: bool | None = None,
         backend: str = "auto",
+        state_dtype: torch.dtype | None = None,
+        stochastic_rounding: bool = False,
+        clip_norm: float | None = None,
+        clip_value: float | None = None,
+        ema_decay: float | None = None,
+        seed: int = 0,
         step: int = 0,
     ) -> None: ...
 
@@ -190,6 +238,12 @@ class AddSign(DropIn):
         differentiable: bool = False,
         fused: bool | None = None,
         backend: str = "auto",
+        state_dtype: torch.dtype | None = None,
+        stochastic_rounding: bool = False,
+        clip_norm: float | None = None,
+        clip_value: float | None = None,
+        ema_decay: float | None = None,
+        seed: int = 0,
         step: int = 0,
     ) -> None: ...
 
@@ -207,6 +261,12 @@ class Lion(DropIn):
         differentiable: bool = False,
         fused: bool | None = None,
         backend: str = "auto",
+        state_dtype: torch.dtype | None = None,
+        stochastic_rounding: bool = False,
+        clip_norm: float | None = None,
+        clip_value: float | None = None,
+        ema_decay: float | None = None,
+        seed: int = 0,
         step: int = 0,
     ) -> None: ...
 
@@ -227,6 +287,12 @@ class NAdam(DropIn):
         differentiable: bool = False,
         fused: bool | None = None,
         backend: str = "auto",
+        state_dtype: torch.dtype | None = None,
+        stochastic_rounding: bool = False,
+        clip_norm: float | None = None,
+        clip_value: float | None = None,
+        ema_decay: float | None = None,
+        seed: int = 0,
         step: int = 0,
     ) -> None: ...
 
@@ -246,6 +312,12 @@ class PowerSign(DropIn):
         differentiable: bool = False,
         fused: bool | None = None,
         backend: str = "auto",
+        state_dtype: torch.dtype | None = None,
+        stochastic_rounding: bool = False,
+        clip_norm: float | None = None,
+        clip_value: float | None = None,
+        ema_decay: float | None = None,
+        seed: int = 0,
         step: int = 0,
     ) -> None: ...
 
@@ -265,6 +337,12 @@ class RAdam(DropIn):
         differentiable: bool = False,
         fused: bool | None = None,
         backend: str = "auto",
+        state_dtype: torch.dtype | None = None,
+        stochastic_rounding: bool = False,
+        clip_norm: float | None = None,
+        clip_value: float | None = None,
+        ema_decay: float | None = None,
+        seed: int = 0,
         step: int = 0,
     ) -> None: ...
 
@@ -285,6 +363,12 @@ class RMSprop(DropIn):
         *,
         fused: bool | None = None,
         backend: str = "auto",
+        state_dtype: torch.dtype | None = None,
+        stochastic_rounding: bool = False,
+        clip_norm: float | None = None,
+        clip_value: float | None = None,
+        ema_decay: float | None = None,
+        seed: int = 0,
         step: int = 0,
     ) -> None: ...
 
@@ -303,6 +387,12 @@ class Rprop(DropIn):
         weight_decay: _Number = 0.0,
         fused: bool | None = None,
         backend: str = "auto",
+        state_dtype: torch.dtype | None = None,
+        stochastic_rounding: bool = False,
+        clip_norm: float | None = None,
+        clip_value: float | None = None,
+        ema_decay: float | None = None,
+        seed: int = 0,
         step: int = 0,
     ) -> None: ...
 
@@ -322,6 +412,12 @@ class SGD(DropIn):
         fused: bool | None = None,
         capturable: bool = False,
         backend: str = "auto",
+        state_dtype: torch.dtype | None = None,
+        stochastic_rounding: bool = False,
+        clip_norm: float | None = None,
+        clip_value: float | None = None,
+        ema_decay: float | None = None,
+        seed: int = 0,
         step: int = 0,
     ) -> None: ...
 
@@ -341,6 +437,12 @@ class SGDW(DropIn):
         differentiable: bool = False,
         fused: bool | None = None,
         backend: str = "auto",
+        state_dtype: torch.dtype | None = None,
+        stochastic_rounding: bool = False,
+        clip_norm: float | None = None,
+        clip_value: float | None = None,
+        ema_decay: float | None = None,
+        seed: int = 0,
         step: int = 0,
     ) -> None: ...
 
@@ -359,6 +461,12 @@ class SGDWPaper(DropIn):
         differentiable: bool = False,
         fused: bool | None = None,
         backend: str = "auto",
+        state_dtype: torch.dtype | None = None,
+        stochastic_rounding: bool = False,
+        clip_norm: float | None = None,
+        clip_value: float | None = None,
+        ema_decay: float | None = None,
+        seed: int = 0,
         step: int = 0,
     ) -> None: ...
 
@@ -376,5 +484,11 @@ class Signum(DropIn):
         differentiable: bool = False,
         fused: bool | None = None,
         backend: str = "auto",
+        state_dtype: torch.dtype | None = None,
+        stochastic_rounding: bool = False,
+        clip_norm: float | None = None,
+        clip_value: float | None = None,
+        ema_decay: float | None = None,
+        seed: int = 0,
         step: int = 0,
     ) -> None: ...

@@ -8,21 +8,25 @@ tensors is computed, before the first parameter is written: an error leaves para
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from functools import partial
 from typing import Any, ClassVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from descend import arguments
+from descend import arguments, options, stepping
 from descend import hyper_parameters as hyper
 from descend import state as states
-from descend.backends import eager
-from descend.backends.operations import Value
-from descend.buckets import StepBucket
+from descend.buckets import Step
+from descend.eligibility import check_demands
+from descend.fused import FusedStep
+from descend.options import Options, extended
 from descend.rule import Formula, Rule
 from descend.scheduling import Schedules
+from descend.stepping import Work
 
 
 class Optimizer(torch.optim.Optimizer):
@@ -32,7 +36,7 @@ class Optimizer(torch.optim.Optimizer):
         params: parameters, named parameters, or dicts of them with a group's own hyper-parameters. A group may name
             another rule (`{"params": ..., "rule": adamw}`) and then takes that rule's defaults.
         rule: the update rule.
-        backend: "auto" takes the fastest backend that can run, "eager" the interpreter.
+        backend, state_dtype, stochastic_rounding, clip_norm, clip_value, ema_decay, seed: see descend.options.Options.
         step: where the schedules start: the number of steps applied before. Sets the clock alone.
         maximize: ascend instead of descend.
         foreach: False forbids torch's multi-tensor functions; otherwise they are used where they can be.
@@ -52,6 +56,8 @@ class Optimizer(torch.optim.Optimizer):
     clock, `applied_steps` in every group, counts the steps that schedules follow; each parameter counts its own steps.
     """
 
+    _step_supports_amp_scaling: ClassVar[bool] = True  # torch's GradScaler sets grad_scale and found_inf for step()
+    _holds_averages = False
     _constants: ClassVar[dict[str, Any]] = {}  # what torch's class of this name keeps in its groups and never reads
 
     def __init__(
@@ -60,6 +66,12 @@ class Optimizer(torch.optim.Optimizer):
         rule: Rule,
         *,
         backend: str = "auto",
+        state_dtype: torch.dtype | None = None,
+        stochastic_rounding: bool = False,
+        clip_norm: float | None = None,
+        clip_value: float | None = None,
+        ema_decay: float | None = None,
+        seed: int = 0,
         step: int = 0,
         maximize: bool = False,
         foreach: bool | None = None,
@@ -72,8 +84,7 @@ class Optimizer(torch.optim.Optimizer):
             raise TypeError(
                 f"rule must be an update rule such as descend.rules.adamw or a function under @rule: {rule!r}"
             )
-        if backend not in arguments.BACKENDS:
-            raise ValueError(f"backend must be one of {', '.join(arguments.BACKENDS)}, not {backend!r}")
+        self.options = Options(backend, state_dtype, stochastic_rounding, clip_norm, clip_value, ema_decay, seed)
         if not arguments.is_count(step):
             raise ValueError(f"step must be the number of steps applied before, an int from 0, not {step!r}")
         flags = dict(
@@ -89,12 +100,12 @@ class Optimizer(torch.optim.Optimizer):
                 f"params argument given to the optimizer should be an iterable of Tensors or dicts, not {got}"
             )
         self._rule = rule
-        self._backend = backend
         self._known_groups: list[
             dict[str, Any]
         ] = []  # the groups that rules and schedules stand beside, in their order
         self._rules: list[Rule] = []
         self._schedules = Schedules()
+        self._forget_tables()
         self._start = int(step)
         params = params if isinstance(params, Tensor) else list(params)
         self._check_names(params)
@@ -102,6 +113,7 @@ class Optimizer(torch.optim.Optimizer):
             super().__init__(params, {**self._values(rule), **flags, **self._constants})
         except (TypeError, ValueError) as error:
             raise arguments.with_remedy(error) from None
+        check_demands(self.param_groups, backend)
         for name, value in self.defaults.items():
             if hyper.is_scheduled(value):
                 self.defaults[name] = hyper.at(value, step)
@@ -138,6 +150,9 @@ class Optimizer(torch.optim.Optimizer):
         rule = group.pop("rule", self._rule)
         if not isinstance(rule, Rule):
             raise TypeError(f"rule of a param group must be an update rule such as descend.rules.adamw: {rule!r}")
+        arguments.check_group(group)
+        differentiable = group.get("differentiable", self.defaults["differentiable"])
+        self.options.check_rule(rule, differentiable=bool(differentiable))
         own = {name: value for name, value in group.items() if name in rule.hyper_parameters}
         clock = self.applied_steps
         values = {**self._values(rule), **own}
@@ -219,87 +234,45 @@ class Optimizer(torch.optim.Optimizer):
             ValueError: for a hyper-parameter in force that is outside its limits, a schedule's NaN included.
             RuntimeError: for sparse gradients.
 
-        Nothing has changed when it raises.
+        Nothing has changed when it raises, nor when a gradient scaler has found an infinity or NaN.
         """
+        if self._holds_averages:
+            raise RuntimeError("the averaged weights are in place; leave `with opt.averaged():`, then step")
         loss = None
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
+        if bool(getattr(self, "found_inf", None)):
+            return loss
         self._follow_groups()
         driven = self._schedules.settle(self.param_groups, self.applied_steps)
-        for rule, group in zip(self._rules, self.param_groups, strict=True):
-            hyper.check(rule, group)
+        changed = self._seen.changed(self._rules, self.param_groups)
+        for i in changed:
+            hyper.check(self._rules[i], self.param_groups[i])
         differentiable = any(group["differentiable"] for group in self.param_groups)
         with torch.set_grad_enabled(differentiable):
-            buckets = self._buckets()
-            results = {
-                rule: self._compute(rule, together)
-                for rule, together in buckets.items()
-                if any(bucket.is_computed_first for bucket in together)
-            }
+            numbers = self.options.numbers(getattr(self, "grad_scale", None), differentiable=differentiable)
+            step = Step(self.options, numbers, self.applied_steps)
+            work = Work(self._rules, self.param_groups, self.state, step, partial(self._formula, names=numbers))
+            fused, buckets = stepping.prepare(work, self._fused, changed)
+            if self.options.clip_norm is not None:
+                stepping.clip_norm(work, fused, buckets, self.options.clip_norm)
+            results = stepping.compute_first(work, buckets)
             upcoming = self._schedules.upcoming(driven, self.applied_steps + 1)
-            for rule, together in buckets.items():
-                self._write(rule, together, results.get(rule))
+            stepping.write(work, fused, buckets, results)
+        self._fused = fused
+        self._seen.accept(changed)
         for group in self.param_groups:
             group["applied_steps"] += 1
         self._schedules.put(self.param_groups, upcoming)
         return loss
 
-    def _buckets(self) -> dict[Rule, list[StepBucket]]:
-        """What steps together, by rule; nothing is written yet.
-
-        Raises:
-            RuntimeError: for sparse gradients.
-        """
-        by_rule: dict[Rule, list[StepBucket]] = {}
-        ordinal = 0
-        for i, (rule, group) in enumerate(zip(self._rules, self.param_groups, strict=True)):
-            buckets: dict[Any, StepBucket] = {}
-            formulas: dict[int, Formula] = {}
-            for param in group["params"]:
-                ordinal += 1
-                if param.grad is None:
-                    continue
-                if param.grad.is_sparse:
-                    raise RuntimeError(arguments.sparse_message(rule.title))
-                if param.ndim not in formulas:
-                    formulas[param.ndim] = self._formula(i, param.ndim)
-                formula = formulas[param.ndim]
-                state = self.state.get(param, {})
-                states.check_entries(formula, param, state)
-                missing = states.missing_entries(rule, formula, param, state, group)
-                state = {**missing, **state}
-                fresh = frozenset(name for name in formula.asks_fresh if rule.slots[name].key not in state)
-                steps = int(state["step"]) if rule.counts_steps else 0
-                key = (formula, fresh, steps, param.dtype, param.device)
-                if key not in buckets:
-                    buckets[key] = StepBucket(formula.settle(fresh), group, steps + 1, {}, [], [], [], [])
-                buckets[key].add(param, state, missing, ordinal)
-            if buckets:
-                by_rule.setdefault(rule, []).extend(buckets.values())
-        return by_rule
-
-    def _formula(self, index: int, ndim: int) -> Formula:
+    def _formula(self, index: int, ndim: int, names: Collection[str]) -> Formula:
         rule, group = self._rules[index], self.param_groups[index]
         values = {name: group[name] for name in rule.hyper_parameters}
-        return rule.formula(ndim=ndim, maximize=bool(group["maximize"]), scheduled=self._schedules[index], **values)
-
-    def _compute(self, rule: Rule, buckets: list[StepBucket]) -> list[dict[str, Value]]:
-        shared = {name: buckets[0].group[slot.key] for name, slot in rule.slots.items() if slot.shape == "optimizer"}
-        return eager.advance([bucket.inputs for bucket in buckets], shared, np.float64(self.applied_steps))
-
-    def _write(self, rule: Rule, buckets: list[StepBucket], results: list[dict[str, Value]] | None) -> None:
-        if results is None:
-            for bucket in buckets:
-                bucket.sweep(self.state)
-            return
-        for bucket, result in zip(buckets, results, strict=True):
-            bucket.write(result, self.state)
-        for name, slot in buckets[0].formula.slots.items():
-            if slot.shape == "optimizer":
-                for group_rule, group in zip(self._rules, self.param_groups, strict=True):
-                    if group_rule is rule:
-                        group[slot.key] = float(results[0][name])
+        maximize = bool(group["maximize"])
+        formula = rule.formula(ndim=ndim, maximize=maximize, scheduled=self._schedules[index], **values)
+        return extended(formula, names, self.options.state_dtype)
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Load a state dict of this class or of torch's class of the same name.
@@ -316,7 +289,7 @@ class Optimizer(torch.optim.Optimizer):
             if replaced is not None:
                 state_dict = replaced
         self._follow_groups()
-        state, groups = states.matched(state_dict, self.param_groups, self._rules)
+        state, groups = states.matched(state_dict, self.param_groups, self._rules, self.options.state_dtype)
         for i, (rule, group) in enumerate(zip(self._rules, groups, strict=True)):
             expected = rule.name if rule is not self._rule else None
             if group.get("rule") != expected:
@@ -330,13 +303,18 @@ class Optimizer(torch.optim.Optimizer):
             post_hook(self)
 
     def __getstate__(self) -> dict[str, Any]:
-        ours = ("_rule", "_backend", "_given", "_known_groups", "_rules", "_schedules", "_start")
+        ours = ("_rule", "options", "_given", "_known_groups", "_rules", "_schedules", "_start")
         return {**super().__getstate__(), **{name: getattr(self, name) for name in ours}}
+
+    def _forget_tables(self) -> None:
+        self._fused: FusedStep = FusedStep()
+        self._seen: hyper.Seen = hyper.Seen()
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         loads = "_rules" not in state  # else it comes from pickle or deepcopy, whole
         previous = self.param_groups if loads else None
         super().__setstate__(state)
+        self._forget_tables()
         if loads:
             self._complete_loaded(previous or [])
 
@@ -359,25 +337,31 @@ class Optimizer(torch.optim.Optimizer):
                 states.keep_counts_in_tensors(rule, self.state.get(param, {}))
         self._schedules.restart(self.param_groups, int(clock or 0))
 
+    @contextmanager
+    def averaged(self) -> Iterator[None]:
+        """Put the averages of the weights in their place, and the weights back at the end: bit for bit, come what may.
+
+        A parameter that has no average yet, since it never had a gradient, keeps its weights.
+
+        Raises:
+            RuntimeError: without `ema_decay`, and inside another `averaged()`.
+        """
+        if self.options.ema_decay is None:
+            raise RuntimeError("this optimizer keeps no average of the weights; build it with ema_decay=0.999, say")
+        if self._holds_averages:
+            raise RuntimeError("the averaged weights are in place already; leave the outer `with opt.averaged():`")
+        self._holds_averages = True
+        try:
+            with options.averaged([p for group in self.param_groups for p in group["params"]], self.state):
+                yield
+        finally:
+            self._holds_averages = False
+
     def explain(self) -> str:
         """Per param group: the backend that runs and why, the rule, the numbers in force, state and cost."""
-        from descend import render
+        from descend import explanation
 
-        lines = []
-        for i, (rule, group) in enumerate(zip(self._rules, self.param_groups, strict=True)):
-            count = sum(param.numel() for param in group["params"])
-            held = [v for p in group["params"] for v in self.state.get(p, {}).values() if isinstance(v, Tensor)]
-            numbers = ", ".join(
-                f"{name}={group[name]!r}" + (f" by {self._schedules[i][name]}" if name in self._schedules[i] else "")
-                for name in rule.hyper_parameters
-            )
-            lines.append(
-                f"group {i}: {rule.name} on {len(group['params'])} tensors, {count:,} parameters\n"
-                f"  {numbers}\n"
-                f"  backend eager: torch's multi-tensor functions, the only backend of this version\n"
-                f"  state {sum(v.numel() * v.element_size() for v in held):,} bytes; {render.cost(self._formula(i, 2))}"
-            )
-        return "\n".join(lines)
+        return explanation.explain(self)
 
 
 def _first_number(init: float | str, values: Mapping[str, Any]) -> float:

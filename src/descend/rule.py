@@ -52,11 +52,19 @@ RESERVED: Final = frozenset(
         "capturable",
         "differentiable",
         "backend",
+        "state_dtype",
+        "stochastic_rounding",
+        "clip_norm",
+        "clip_value",
+        "ema_decay",
+        "seed",
         "step",
         "param_names",
+        "gradient_scale",
+        "clip_coefficient",
     ]
 )
-"""Names that every optimizer takes itself, so that no rule may declare them as hyper-parameters."""
+"""Names that every optimizer takes itself or adds to formulas, so that no rule may declare them as hyper-parameters."""
 
 
 class Rule:

@@ -57,6 +57,13 @@ def check_entries(formula: Formula, param: Tensor, state: Mapping[str, Any]) -> 
             )
 
 
+def stored_types(formula: Formula, state: Mapping[str, Any]) -> tuple[torch.dtype, ...]:
+    """The types in which a parameter's slots are stored: what steps together has the same."""
+    return tuple(
+        state[slot.key].dtype for slot in formula.slots.values() if slot.shape != "optimizer" and slot.key in state
+    )
+
+
 def advance_steps(steps: list[Tensor], t: int) -> list[Tensor]:
     """Step counts after step `t`, in place while float32 holds them exactly."""
     if t >= EXACT_IN_FLOAT32:
@@ -67,12 +74,15 @@ def advance_steps(steps: list[Tensor], t: int) -> list[Tensor]:
 
 
 def matched(
-    state_dict: Mapping[str, Any], groups: list[dict[str, Any]], rules: list[Rule]
+    state_dict: Mapping[str, Any],
+    groups: list[dict[str, Any]],
+    rules: list[Rule],
+    state_dtype: torch.dtype | None = None,
 ) -> tuple[dict[Any, Any], list[dict[str, Any]]]:
     """The state and param groups of a state dict, mapped onto the parameters of `groups` and owned by the caller.
 
     Step counts, slots with one number per parameter and slots with a type of their own keep the type that they were
-    saved in; what else is shaped like the parameter takes the parameter's type, as in torch.
+    saved in; what else is shaped like the parameter takes `state_dtype`, or the parameter's type, as in torch.
 
     Raises:
         ValueError: if the groups differ in number or size (torch's messages), or a value has another shape than its
@@ -102,7 +112,7 @@ def matched(
     for key, entry in state_dict["state"].items():
         param = by_id.get(key)
         state[key if param is None else param] = (
-            entry if param is None else _owned(entry, param, keeping[param], str(key))
+            entry if param is None else _owned(entry, param, keeping[param], state_dtype, str(key))
         )
     for group, saved in zip(groups, saved_groups, strict=True):
         saved["params"] = group["params"]
@@ -117,10 +127,11 @@ def _kept_types(rule: Rule) -> dict[str, bool]:
     return {"step": False, **own}
 
 
-def _owned(entry: Any, param: Tensor, keeping: Mapping[str, bool], where: str) -> Any:
+def _owned(entry: Any, param: Tensor, keeping: Mapping[str, bool], state_dtype: torch.dtype | None, where: str) -> Any:
     if not isinstance(entry, Mapping):
         return entry
     owned: dict[str, Any] = {}
+    usual = param.dtype if state_dtype is None else state_dtype.to_complex() if param.is_complex() else state_dtype
     for key, value in entry.items():
         if value is None:  # torch's SGD once saved that it keeps no momentum
             continue
@@ -134,7 +145,7 @@ def _owned(entry: Any, param: Tensor, keeping: Mapping[str, bool], where: str) -
                 f"{tuple(param.shape)}; the parameters stand in another order, or the model is another one"
             )
         else:
-            dtype = param.dtype if param.is_floating_point() and key not in keeping else value.dtype
+            dtype = usual if param.is_floating_point() and key not in keeping else value.dtype
             owned[key] = value.detach().to(device=param.device, dtype=dtype, copy=True)
     return owned
 

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+from dataclasses import fields
 from pathlib import Path
 from typing import Final
 
 from descend.optim import DropIn, classes
+from descend.options import Options
 
 PATH: Final = Path(__file__).with_name("optim.pyi")
+
+_OPTION_TYPES: Final = {field.name: str(field.type) for field in fields(Options)}
 
 _HEAD: Final = """\
 # Written by `python -m descend.stubs` (`make stubs`) from the rules; a test holds it to them.
@@ -42,6 +46,8 @@ class DropIn(Optimizer):
 def _annotation(name: str, default: object) -> str:
     if name == "params":
         return "ParamsT"
+    if name in _OPTION_TYPES:
+        return _OPTION_TYPES[name]
     if default is None:
         return "bool | None"
     if isinstance(default, (bool, str)) or name == "step":

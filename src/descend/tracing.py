@@ -6,7 +6,7 @@ import difflib
 import linecache
 import sys
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -86,6 +86,7 @@ class Formula:
         hyper_parameters: the values that chose the variant.
         call_places: where the function calls each global reduction, by the call's number in this variant: the place in
             the code and how often it was reached before. The same place in two variants is the same reduction.
+        own_slots: slots that an optimizer's options add to the rule's or store in another type, by name.
     """
 
     rule: Rule
@@ -93,11 +94,13 @@ class Formula:
     bindings: tuple[tuple[str, Expr], ...]
     hyper_parameters: Mapping[str, object]
     call_places: tuple[CallPlace, ...]
+    own_slots: Mapping[str, Slot] = field(default_factory=dict)
 
     @cached_property
     def slots(self) -> dict[str, Slot]:
         """The slots that this variant keeps, by their names in the signature."""
-        return {name: self.rule.slots[name] for name in self.outputs if name != "p"}
+        declared = {**self.rule.slots, **self.own_slots}
+        return {name: declared[name] for name in self.outputs if name != "p"}
 
     @cached_property
     def nodes(self) -> tuple[Expr, ...]:
@@ -137,21 +140,36 @@ class Formula:
         if not self.asks_fresh:
             return self
         if relevant not in self._settled:
-            self._settled[relevant] = self._substitute(relevant)
+            self._settled[relevant] = self._choose(relevant)
         return self._settled[relevant]
 
-    def _substitute(self, fresh: frozenset[str]) -> Formula:
-        settled: dict[Expr, Expr] = {}
-        for node in self.nodes:
+    def _choose(self, fresh: frozenset[str]) -> Formula:
+        def chosen(node: Expr, args: tuple[Expr, ...]) -> Expr:
             if node.op == "where" and node.args[0].op == "fresh":
-                settled[node] = settled[node.args[1 if node.args[0].value in fresh else 2]]
-            else:
-                settled[node] = rebuild(node, tuple(settled[a] for a in node.args))
-        outputs = {name: settled[root] for name, root in self.outputs.items()}
-        return replace(self, outputs=outputs)
+                return args[1 if node.args[0].value in fresh else 2]
+            return rebuild(node, args)
+
+        return self.rewritten(chosen)
+
+    def rewritten(self, change: Callable[[Expr, tuple[Expr, ...]], Expr]) -> Formula:
+        """The formula with every node, in its outputs and its named intermediates, changed.
+
+        Args:
+            change: gives a node anew from the node and its arguments, which are changed already.
+        """
+        changed: dict[Expr, Expr] = {}
+        for node in walk([*self.outputs.values(), *(node for _, node in self.bindings)]):
+            changed[node] = change(node, tuple(changed[a] for a in node.args))
+        outputs = {name: changed[root] for name, root in self.outputs.items()}
+        return replace(self, outputs=outputs, bindings=tuple((name, changed[node]) for name, node in self.bindings))
 
     @cached_property
     def _settled(self) -> dict[frozenset[str], Formula]:
+        return {}
+
+    @cached_property
+    def derived(self) -> dict[object, Any]:
+        """What others have made of this formula, kept as long as it lives: extended formulas, kernels."""
         return {}
 
     @cached_property

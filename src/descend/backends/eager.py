@@ -187,9 +187,8 @@ class _Work:
             return HOST[node.op](*args)
         if node.op == "where" and isinstance(args[0], Tensor) and not _is_batched(args[0]):
             args[0] = np.bool_(args[0].item())  # the other side's gradient, perhaps NaN, is then left out
-        if node.op == "where" and _is_host(args[0]) and not args[0].ndim:
-            side = 1 if args[0] else 2
-            return self._chosen(node, node.args[side], args[side])  # now two nodes read it: its memory is not reused
+        if node.op == "where" and _is_host(args[0]):
+            return self._chosen(node, args[0], args[1:])  # now two nodes read a side: its memory is not reused
         if OPERATIONS[node.op].reduces is Rank.TENSOR:
             pairs = zip(args[0], self.bucket.counts, strict=True)
             return [finish_reduction(node.op, partial_reduction(node.op, x), count) for x, count in pairs]
@@ -211,14 +210,22 @@ class _Work:
                 self.values[arg] = None  # its memory goes back at once
         return result
 
-    def _chosen(self, node: Expr, side: Expr, value: Value) -> Value:
-        """One side of a `where`, with elements where the other side has them."""
-        if node.rank is side.rank or node.rank is not Rank.ELEMENT:
-            return value
-        return [
-            torch.as_tensor(pick(value, i), dtype=self.dtype, device=param.device).expand(param.shape)
-            for i, param in enumerate(self.bucket.params)
+    def _chosen(self, node: Expr, condition: Value, sides: Sequence[Value]) -> Value:
+        """What a `where` takes by the host's condition: the side itself, or one for each parameter."""
+        if not condition.ndim:
+            side = 0 if condition else 1
+            if node.rank is not Rank.ELEMENT or node.args[1 + side].rank is Rank.ELEMENT:
+                return sides[side]
+        params = self.bucket.params
+        conditions = np.broadcast_to(condition, len(params))
+        picked = [pick(sides[0 if holds else 1], i) for i, holds in enumerate(conditions)]
+        dtype = self.dtype if node.rank is Rank.ELEMENT else torch.float64
+        tensors = [
+            torch.as_tensor(x, dtype=dtype, device=param.device) for x, param in zip(picked, params, strict=True)
         ]
+        if node.rank is not Rank.ELEMENT:
+            return tensors
+        return [x.expand(param.shape) for x, param in zip(tensors, params, strict=True)]
 
     def _is_last_use(self, arg: Expr) -> bool:
         return self.uses[arg] == 1 and arg in self.temporaries and arg.rank is Rank.ELEMENT
@@ -312,16 +319,31 @@ def _is_batched(x: Tensor) -> bool:
     return False
 
 
+def squared_norms(bucket: Bucket, node: Expr) -> list[Tensor]:
+    """The sum of the squares of an element-ranked value, in float64, one per parameter."""
+    work = _Work(bucket, {})
+    work.evaluate(walk([node]), _OptimizerWork([bucket], {}, 0))
+    return [partial_reduction("norm", x) for x in work.values[node]]
+
+
+def stored_dtype(slot: Slot, param: Tensor) -> torch.dtype:
+    """The storage type of a slot shaped like the parameter; that of a complex one is complex."""
+    if slot.dtype is None:
+        return param.dtype
+    dtype: torch.dtype = getattr(torch, slot.dtype)
+    return dtype.to_complex() if param.is_complex() else dtype
+
+
 def first_value(slot: Slot, param: Tensor, hyper_parameters: Mapping[str, Any]) -> Tensor:
     """The value of a slot before the first step."""
     if slot.init == "p":
-        return param.clone(memory_format=torch.preserve_format)
+        return param.to(stored_dtype(slot, param), memory_format=torch.preserve_format, copy=True)
     initial = hyper_parameters[slot.init] if isinstance(slot.init, str) else slot.init
     if slot.shape != "like":
         usual = torch.float64 if slot.shape == "optimizer" else scalar_dtype()
         dtype = getattr(torch, slot.dtype) if slot.dtype else usual
-        return torch.as_tensor(initial).to(dtype=dtype).reshape(()).clone()
-    dtype = getattr(torch, slot.dtype) if slot.dtype else param.dtype
+        return torch.as_tensor(initial, dtype=torch.float64).to(dtype=dtype).reshape(()).clone()
+    dtype = stored_dtype(slot, param)
     if param.is_complex():
         initial = complex(initial, initial)  # as in torch's Adagrad and Rprop
     return torch.zeros_like(param, dtype=dtype, memory_format=torch.preserve_format).fill_(initial)

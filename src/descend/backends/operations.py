@@ -49,6 +49,12 @@ def _like(x: Value, other: Value) -> Tensor:
     return x if isinstance(x, Tensor) else torch.as_tensor(x, dtype=other.dtype, device=other.device)
 
 
+def _divide(a: Value, b: Value) -> Tensor:
+    """The quotient, rounded once: torch takes a number over a tensor as a product with the reciprocal."""
+    quotient: Tensor = operator.truediv(a if isinstance(a, Tensor) else _like(a, b), b)
+    return quotient
+
+
 def _maximum(a: Value, b: Value) -> Tensor:
     tensor = a if isinstance(a, Tensor) else b
     return torch.maximum(_like(a, tensor), _like(b, tensor))
@@ -71,7 +77,7 @@ TORCH: Final[dict[str, Callable[..., Value]]] = {
     "add": operator.add,
     "sub": operator.sub,
     "mul": operator.mul,
-    "div": operator.truediv,
+    "div": _divide,
     "pow": torch.pow,
     "neg": torch.neg,
     "abs": torch.abs,

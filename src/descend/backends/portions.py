@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final
 
@@ -11,9 +11,25 @@ from torch import Tensor
 
 from descend.backends.eager import Bucket, advance, pick
 from descend.backends.operations import Value
+from descend.backends.random_bits import stochastically
 
 PORTION: Final = 2**18
 """Elements that are evaluated at a time; one list of them in float32 takes a megabyte."""
+
+
+@dataclass(frozen=True)
+class Rounding:
+    """Stochastic rounding of what is stored in bfloat16: what its random bits are a function of.
+
+    Attributes:
+        seed: the optimizer's seed.
+        step: how many steps the optimizer has applied before this one.
+        sites: the number of each name that the formula assigns to.
+    """
+
+    seed: int
+    step: int
+    sites: Mapping[str, int]
 
 
 @dataclass
@@ -22,18 +38,22 @@ class _Portion:
 
     size: int = 0
     indices: list[int] = field(default_factory=list)
+    firsts: list[int] = field(default_factory=list)  # where each piece begins in its tensor
     params: list[Tensor] = field(default_factory=list)
     grads: list[Tensor] = field(default_factory=list)
     slots: dict[str, list[Tensor]] = field(default_factory=dict)
     targets: dict[str, list[Tensor]] = field(default_factory=dict)
 
 
-def sweep(bucket: Bucket, targets: Mapping[str, list[Tensor]]) -> dict[str, list[Value]]:
+def sweep(
+    bucket: Bucket, targets: Mapping[str, list[Tensor]], rounding: Rounding | None = None
+) -> dict[str, list[Value]]:
     """Evaluate an elementwise formula and write it into tensors as it goes.
 
     Args:
         bucket: what is read.
         targets: by name, the tensors that new values are written into, one per parameter; they may be what is read.
+        rounding: how bfloat16 targets are rounded; None rounds to the nearest.
 
     Returns:
         The new values of what has no target (slots with one value per parameter), one per parameter.
@@ -46,13 +66,13 @@ def sweep(bucket: Bucket, targets: Mapping[str, list[Tensor]]) -> dict[str, list
             params=portion.params,
             grads=portion.grads,
             slots=portion.slots,
-            ordinals=portion.indices,
+            ordinals=[bucket.ordinals[i] for i in portion.indices],
             counts=counts,
         )
         (result,) = advance([piece], {}, 0)
         written = {name: detached_from_inputs(piece, result[name]) for name in targets}
         for name, value in written.items():
-            assign(portion.targets[name], value)
+            store(name, portion.targets[name], value, piece.ordinals, portion.firsts, rounding)
         for name in result.keys() - targets.keys():
             values = scalars.setdefault(name, {})
             values.update({index: pick(result[name], i) for i, index in enumerate(portion.indices)})
@@ -63,14 +83,17 @@ def _portions(bucket: Bucket, targets: Mapping[str, list[Tensor]]) -> Iterator[_
     size = sum(x.numel() for x in bucket.params)
     if size <= PORTION:
         whole = list(range(len(bucket.params)))
-        yield _Portion(size, whole, bucket.params, bucket.grads, bucket.slots, dict(targets))
+        yield _Portion(size, whole, [0] * len(whole), bucket.params, bucket.grads, bucket.slots, dict(targets))
         return
     portion = _Portion()
     for i, param in enumerate(bucket.params):
         columns = [param, bucket.grads[i], *(x[i] for x in bucket.slots.values()), *(x[i] for x in targets.values())]
+        first = 0
         for pieces in zip(*_pieces(columns), strict=True):
             rest = iter(pieces)
             portion.indices.append(i)
+            portion.firsts.append(first)
+            first += pieces[0].numel()
             portion.params.append(next(rest))
             portion.grads.append(next(rest))
             for name in bucket.slots:
@@ -100,6 +123,34 @@ def detached_from_inputs(bucket: Bucket, value: Value) -> Value:
     if any(value is read for read in (bucket.params, bucket.grads, *bucket.slots.values())):
         return [x.clone() for x in value]
     return value
+
+
+def store(
+    name: str,
+    targets: list[Tensor],
+    value: Value,
+    ordinals: Sequence[int],
+    firsts: Sequence[int],
+    rounding: Rounding | None,
+) -> None:
+    """Write an element-ranked value into tensors or pieces of them, bfloat16 ones stochastically rounded if asked.
+
+    Args:
+        name: what is assigned: "p" or a slot.
+        targets: the tensors, or pieces, of one type.
+        value: what they become.
+        ordinals: the places of their parameters in the optimizer.
+        firsts: the indices of their first elements in the whole tensors.
+        rounding: what the random bits depend on; None rounds to the nearest.
+    """
+    if rounding is None or targets[0].dtype is not torch.bfloat16:
+        assign(targets, value)
+        return
+    seed, step, site = rounding.seed, rounding.step, rounding.sites[name]
+    exact = [torch.empty_like(target, dtype=torch.float32) for target in targets]  # elements are numbered in its order
+    assign(exact, value)
+    for x, target, ordinal, first in zip(exact, targets, ordinals, firsts, strict=True):
+        target.copy_(stochastically(x, seed=seed, step=step, ordinal=ordinal, site=site, first=first))
 
 
 def assign(targets: list[Tensor], value: Value) -> None:

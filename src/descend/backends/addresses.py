@@ -1,0 +1,220 @@
+"""Where the tensors of an optimizer lie: read and checked at every step, so that a stale address is never written.
+
+`Addresses.refresh` reads the address of every parameter, gradient and state entry anew and compares type, shape and order
+of each with what a kernel was made for. Natively that takes a few nanoseconds per tensor, in Python a few hundred; where the
+native code cannot be had (see `_native`), Python does the same.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from descend.backends import compiler
+
+SAME: Final = 0
+MOVED: Final = 1
+OTHER_GRADIENTS: Final = 2
+STALE: Final = -1
+
+_PLAIN: Final = (Tensor, torch.nn.Parameter)
+_FUNCTIONS: Final = (
+    "get_data_ptr",
+    "get_dim",
+    "get_sizes",
+    "get_strides",
+    "get_dtype",
+    "get_device_type",
+    "get_layout",
+)
+
+
+class _Torch(ctypes.Structure):
+    _fields_ = [(name, ctypes.c_void_p) for name in _FUNCTIONS] + [("offset", ctypes.c_int64)]  # noqa: RUF012
+
+
+class _Table(ctypes.Structure):
+    _fields_ = [(name, ctypes.c_int64) for name in ("count", "streams", "entries")] + [  # noqa: RUF012
+        (name, ctypes.c_void_p)
+        for name in ("params", "states", "keys", "held", "types", "dtypes", "shapes", "addresses", "active")
+    ]
+
+
+class Addresses:
+    """The addresses of the tensors that one kernel steps.
+
+    Args:
+        params: the parameters.
+        states: the state of each, a dict.
+        keys: the state entries: first those shaped like the parameter, then those of one number.
+        streams: how many entries are shaped like the parameter.
+        dtypes: of parameter, gradient, and the entries shaped like the parameter.
+
+    Attributes:
+        table: int64, per parameter the addresses of parameter, gradient and entries.
+        active: whether each parameter has a gradient.
+    """
+
+    def __init__(
+        self,
+        params: Sequence[Tensor],
+        states: Sequence[dict[str, Any]],
+        keys: Sequence[str],
+        streams: int,
+        dtypes: Sequence[torch.dtype],
+    ) -> None:
+        self.params, self.states, self.keys, self.streams = list(params), list(states), list(keys), streams
+        self.dtypes = list(dtypes)
+        self.held = [state[key] for state in states for key in keys]
+        self.table = np.zeros((len(self.params), 2 + len(self.keys)), dtype=np.int64)
+        self.active = np.zeros(len(self.params), dtype=np.uint8)
+        self._read_once()
+        self._native = _native()
+        if self._native is not None:
+            self._describe()
+
+    def _read_once(self) -> None:
+        for i, param in enumerate(self.params):
+            gradient = param.grad
+            self.active[i] = gradient is not None
+            held = self.held[i * len(self.keys) : (i + 1) * len(self.keys)]
+            at = [param.data_ptr(), 0 if gradient is None else gradient.data_ptr(), *(x.data_ptr() for x in held)]
+            self.table[i] = at
+
+    def _describe(self) -> None:
+        """What the native code reads; the arrays live as long as this object."""
+        layouts = [[x.ndim, *x.shape, *x.stride()] for x in self.params]
+        self._shapes = np.array([number for layout in layouts for number in layout], dtype=np.int64)
+        self._dtypes = np.array([_dtype_number(dtype) for dtype in self.dtypes], dtype=np.int64)
+        self._pointers = [np.array([id(x) for x in held], dtype=np.int64) for held in (self.keys, self.held, _PLAIN)]
+        self._description = _Table(
+            len(self.params),
+            self.streams,
+            len(self.keys),
+            id(self.params),
+            id(self.states),
+            *(array.ctypes.data for array in self._pointers),
+            self._dtypes.ctypes.data,
+            self._shapes.ctypes.data,
+            self.table.ctypes.data,
+            self.active.ctypes.data,
+        )
+        self._reference = ctypes.byref(self._description)
+
+    def refresh(self) -> int:
+        """Read every address anew.
+
+        Returns:
+            SAME, or MOVED and OTHER_GRADIENTS added up: other addresses; other parameters have a gradient. STALE if a
+            tensor is no longer what the kernel was made for, or a state entry another one.
+        """
+        if self._native is None:
+            return self._refresh_in_python()
+        return int(self._native.refresh(self._native.torch, self._reference, "grad"))
+
+    def _refresh_in_python(self) -> int:
+        before, active = self.table.copy(), self.active.copy()
+        for i, (param, state) in enumerate(zip(self.params, self.states, strict=True)):
+            gradient = param.grad
+            entries = [state.get(key) for key in self.keys]
+            held = self.held[i * len(self.keys) : (i + 1) * len(self.keys)]
+            if any(entry is not known for entry, known in zip(entries, held, strict=True)):
+                return STALE
+            alike = [param, *([] if gradient is None else [gradient]), *held[: self.streams]]
+            dtypes = [self.dtypes[0], *([] if gradient is None else self.dtypes[1:2]), *self.dtypes[2:]]
+            if not all(is_dense_as(x, param, dtype) for x, dtype in zip(alike, dtypes, strict=True)):
+                return STALE
+            self.active[i] = gradient is not None
+            self.table[i, 0] = param.data_ptr()
+            self.table[i, 2:] = [x.data_ptr() for x in held]
+            if gradient is not None:
+                self.table[i, 1] = gradient.data_ptr()
+        if (self.table[:, 2 + self.streams :] != before[:, 2 + self.streams :]).any():
+            return STALE
+        moved = MOVED if (self.table != before).any() else SAME
+        return moved | (OTHER_GRADIENTS if (self.active != active).any() else SAME)
+
+
+def is_dense_as(x: Tensor, param: Tensor, dtype: torch.dtype) -> bool:
+    """Whether `x` is plain CPU memory of the type, in the shape and the memory order of `param`."""
+    if type(x) not in _PLAIN or x.layout is not torch.strided or x.device.type != "cpu" or x.dtype != dtype:
+        return False
+    if x.shape != param.shape:
+        return False
+    return all(a == b for size, a, b in zip(x.shape, x.stride(), param.stride(), strict=True) if size > 1)
+
+
+class Contents:
+    """What an optimizer's groups and state hold, to notice when somebody has put something else there."""
+
+    def __init__(self, groups: Sequence[dict[str, Any]], state: Mapping[Tensor, Any]) -> None:
+        self._lists = [group["params"] for group in groups]
+        self._params = [param for held in self._lists for param in held]
+        self._state, self._keys, self._entries = state, list(state), list(state.values())
+
+    def is_unchanged(self, groups: Sequence[dict[str, Any]], state: Mapping[Tensor, Any]) -> bool:
+        """Whether groups and state hold the same objects in the same order."""
+        lists = [group["params"] for group in groups]
+        if state is not self._state:
+            return False
+        native = _native()
+        if native is not None and isinstance(state, dict) and all(type(held) is list for held in lists):
+            return bool(native.is_unchanged(lists, self._params, state, self._keys, self._entries))
+        now = [[param for held in lists for param in held], list(state), list(state.values())]
+        known = [self._params, self._keys, self._entries]
+        return all(
+            len(a) == len(b) and all(x is y for x, y in zip(a, b, strict=True)) for a, b in zip(now, known, strict=True)
+        )
+
+
+class _Native:
+    """The functions of addresses.cpp."""
+
+    def __init__(self, library: ctypes.CDLL, offset: int) -> None:
+        functions = ctypes.CDLL(str(Path(torch.__file__).parent / "lib" / "libtorch_cpu.so"))
+        pointers = [ctypes.cast(getattr(functions, f"aoti_torch_{name}"), ctypes.c_void_p) for name in _FUNCTIONS]
+        self._torch = _Torch(*(pointer.value for pointer in pointers), offset)
+        self.torch = ctypes.byref(self._torch)
+        holding = ctypes.PyDLL(library._name, handle=library._handle)  # holds the interpreter's lock while it runs
+        self.refresh = holding.refresh
+        self.refresh.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.py_object]
+        self.is_unchanged = holding.is_unchanged
+        self.is_unchanged.argtypes = [ctypes.py_object] * 5
+
+
+@functools.cache
+def _native() -> _Native | None:
+    """The native functions; None where Python must do: no compiler, or tensors are not where they are looked for."""
+    offset = _offset_of_tensors()
+    if offset is None or compiler.unavailable() is not None:
+        return None
+    try:
+        return _Native(compiler.load((Path(__file__).parent / "addresses.cpp").read_text()), offset)
+    except (compiler.CompilationError, OSError, AttributeError):
+        return None
+
+
+def _offset_of_tensors() -> int | None:
+    """Where in the Python object of a tensor its C++ tensor stands, if that is the same for every tensor looked at."""
+    offsets: set[tuple[int, ...]] = set()
+    base = torch.zeros(4, 3)
+    for tensor in (base, base[1:], torch.nn.Parameter(torch.zeros(2)), torch.zeros((), dtype=torch.float64)):
+        count = type(tensor).__basicsize__ // 8
+        words = (ctypes.c_int64 * count).from_address(id(tensor))
+        offsets.add(tuple(8 * i for i in range(2, count) if words[i] == tensor._cdata))
+    (places, *others) = offsets
+    return places[0] if not others and len(places) == 1 else None
+
+
+@functools.cache
+def _dtype_number(dtype: torch.dtype) -> int:
+    """torch's number of a type in its C interface."""
+    functions = ctypes.CDLL(str(Path(torch.__file__).parent / "lib" / "libtorch_cpu.so"))
+    return int(getattr(functions, f"aoti_torch_dtype_{str(dtype).removeprefix('torch.')}")())

@@ -1,0 +1,102 @@
+// How a kernel goes over all tensors of an optimizer: chunk by chunk, shared evenly among threads.
+
+constexpr int64_t TILE = 64;      // elements that the innermost loop handles; shorter ends are padded to a tile
+constexpr int64_t CHUNK = 16384;  // elements between which threads split work, and that a partial sum covers
+constexpr int LANES = 16;         // partial sums that are added up side by side within a chunk
+
+// The OpenMP runtime that torch uses, as function pointers: a kernel never brings a second one.
+struct Team {
+    void (*parallel)(void (*)(void*), void*, unsigned, unsigned);
+    int (*number)();
+    int (*size)();
+    int64_t threads;
+};
+
+// What every row of the table begins with; the addresses of the tensor follow.
+struct Tensor {
+    int64_t numel;
+    int64_t bucket;   // its row of bucket scalars
+    int64_t ordinal;  // its place in the optimizer
+    int64_t work;     // what the rows before it cost, in elements
+    int64_t chunk;    // how many chunks the rows before it have
+};
+
+template <class Row>
+struct Call {
+    const Row* rows;
+    int64_t count;
+    int64_t work;               // what all rows cost
+    const double* bucket;       // scalars, one row per bucket
+    const double* tensor;       // scalars, one row per tensor
+    double* sums;               // partial sums, one row per chunk
+    double* values;             // what follows reductions, one row per tensor
+    double* shared;             // what follows global reductions
+    uint64_t seed;
+    uint64_t step;
+    Team team;
+};
+
+template <class Row, class Body>
+struct Sweep {
+    const Call<Row>& call;
+    const Body& body;
+};
+
+// Every chunk whose place in the work lies in [from, to).
+template <class Row, class Body>
+static void visit(const Call<Row>& call, const Body& body, int64_t from, int64_t to) {
+    int64_t first = 0;
+    for (int64_t step = call.count; step > 0; step /= 2)
+        while (first + step < call.count && call.rows[first + step].work <= from) first += step;
+    for (int64_t i = first; i < call.count && call.rows[i].work < to; i++) {
+        const Row& row = call.rows[i];
+        int64_t start = row.work >= from ? 0 : (from - row.work + CHUNK - 1) / CHUNK * CHUNK;
+        for (; start < row.numel && row.work + start < to; start += CHUNK) {
+            const int64_t rest = row.numel - start;
+            body(i, start, rest < CHUNK ? rest : CHUNK, row.chunk + start / CHUNK);
+        }
+    }
+}
+
+template <class Row, class Body>
+static void visit_part(void* data) {
+    const Sweep<Row, Body>& sweep = *static_cast<Sweep<Row, Body>*>(data);
+    const Call<Row>& call = sweep.call;
+    const int64_t number = call.team.number(), size = call.team.size();
+    visit(call, sweep.body, call.work / size * number + call.work % size * number / size,
+          call.work / size * (number + 1) + call.work % size * (number + 1) / size);
+}
+
+template <class Row, class Body>
+static void for_each_chunk(const Call<Row>& call, const Body& body) {
+    Sweep<Row, Body> sweep{call, body};
+    if (call.team.threads > 1)
+        call.team.parallel(visit_part<Row, Body>, &sweep, static_cast<unsigned>(call.team.threads), 0);
+    else
+        visit(call, body, 0, call.work);
+}
+
+template <class T>
+static void copy(T* to, const T* from, int64_t count) {
+    for (int64_t i = 0; i < count; i++) to[i] = from[i];
+}
+
+template <class T>
+static inline void add_up(const T* terms, double* lanes) {
+    for (int64_t i = 0; i < TILE; i += LANES)
+        for (int k = 0; k < LANES; k++) lanes[k] += static_cast<double>(terms[i + k]);
+}
+
+template <class T>
+static inline void add_up_squares(const T* terms, double* lanes) {
+    for (int64_t i = 0; i < TILE; i += LANES)
+        for (int k = 0; k < LANES; k++) lanes[k] += static_cast<double>(terms[i + k]) * static_cast<double>(terms[i + k]);
+}
+
+static inline double total(const double* terms, int64_t count, int64_t stride) {
+    double sum = 0;
+    for (int64_t i = 0; i < count; i++) sum += terms[i * stride];
+    return sum;
+}
+
+static inline int64_t chunks_of(int64_t numel) { return (numel + CHUNK - 1) / CHUNK; }

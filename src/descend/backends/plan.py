@@ -1,0 +1,207 @@
+"""From a formula to a plan: what a fused kernel loads, computes and stores, pass by pass.
+
+What depends on no element is hoisted to the host and becomes a column of scalars: one row per bucket, or one per tensor
+where it reads a `scalar` slot or `p.numel`. What is left is cut at the reductions: a value that follows `norm(g)` can be
+computed only after a pass over all of g. Every pass loads what it reads, computes each common subexpression once, adds up
+the reductions that it can, and the last one stores. Between two passes stands scalar code, once per tensor.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+
+from descend.expr import OPERATIONS, Expr, Rank, apply, rebuild, slot_of, walk
+from descend.tracing import Formula, Slot
+
+
+class NotPlanned(ValueError):
+    """A formula that no fused kernel can be made of; the message says why, as the end of a sentence."""
+
+
+@dataclass(frozen=True)
+class Pass:
+    """One sweep over the elements.
+
+    Attributes:
+        scalars: what is computed before it, once per tensor or per optimizer, from reductions of earlier passes.
+        loads: the leaves that it reads per element.
+        body: the element-ranked operations, arguments before what uses them.
+        reductions: what it adds up.
+        stores: what it writes, by output name.
+    """
+
+    scalars: tuple[Expr, ...]
+    loads: tuple[Expr, ...]
+    body: tuple[Expr, ...]
+    reductions: tuple[Expr, ...]
+    stores: tuple[tuple[str, Expr], ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Plan:
+    """How a kernel computes a formula.
+
+    Attributes:
+        formula: the settled variant, as the kernel computes it.
+        names: the author's name of each node that has one.
+        passes: the sweeps, in order.
+        after: scalars that follow the last pass.
+        bucket_scalars, tensor_scalars: what the host computes for every bucket, and for every tensor.
+    """
+
+    formula: Formula
+    names: Mapping[Expr, str]
+    passes: tuple[Pass, ...]
+    after: tuple[Expr, ...]
+    bucket_scalars: tuple[Expr, ...]
+    tensor_scalars: tuple[Expr, ...]
+
+    @cached_property
+    def streams(self) -> tuple[str, ...]:
+        """The tensors that are read or written element by element: "p", "g" or a slot's name."""
+        read = [_stream(leaf) for sweep in self.passes for leaf in sweep.loads]
+        written = [name for sweep in self.passes for name, _ in sweep.stores]
+        found = {*read, *written}
+        return tuple(name for name in ("p", "g", *self.formula.slots) if name in found)
+
+    @cached_property
+    def stored(self) -> frozenset[str]:
+        """The streams that are written."""
+        return frozenset(name for sweep in self.passes for name, _ in sweep.stores)
+
+    @cached_property
+    def host_results(self) -> dict[str, Expr]:
+        """New values of scalar slots that the host knows."""
+        return {name: root for name, root in self._scalar_outputs.items() if not follows_reduction(root)}
+
+    @cached_property
+    def kernel_results(self) -> dict[str, Expr]:
+        """New values of scalar slots that follow a reduction."""
+        return {name: root for name, root in self._scalar_outputs.items() if follows_reduction(root)}
+
+    @cached_property
+    def _scalar_outputs(self) -> dict[str, Expr]:
+        outputs, slots = self.formula.outputs, self.formula.slots
+        return {name: root for name, root in outputs.items() if shape(slots, name) == "scalar"}
+
+    @cached_property
+    def tensor_values(self) -> tuple[Expr, ...]:
+        """What the kernel keeps once per tensor: reductions over it, and scalars that follow reductions."""
+        return tuple(node for node in self._kernel_scalars if node.rank > Rank.OPTIMIZER)
+
+    @cached_property
+    def shared_values(self) -> tuple[Expr, ...]:
+        """What the kernel keeps once for all tensors."""
+        return tuple(node for node in self._kernel_scalars if node.rank <= Rank.OPTIMIZER)
+
+    @cached_property
+    def _kernel_scalars(self) -> tuple[Expr, ...]:
+        kept: dict[Expr, None] = {}
+        for sweep in self.passes:
+            kept.update(dict.fromkeys([*sweep.scalars, *sweep.reductions]))
+        kept.update(dict.fromkeys(self.after))
+        return tuple(kept)
+
+    @cached_property
+    def is_global(self) -> bool:
+        """Whether a step of one tensor depends on others."""
+        return bool(self.shared_values)
+
+    def traffic(self, sizes: Mapping[str, int]) -> int:
+        """Bytes that a step moves per element, given the bytes of an element of each stream."""
+        loads = sum(sizes[_stream(leaf)] for sweep in self.passes for leaf in sweep.loads)
+        return loads + sum(sizes[name] for sweep in self.passes for name, _ in sweep.stores)
+
+
+def plan(formula: Formula) -> Plan:
+    """Plan a settled formula.
+
+    Raises:
+        NotPlanned: for slots that exist once per optimizer.
+    """
+    if any(slot.shape == "optimizer" for slot in formula.slots.values()):
+        raise NotPlanned("the rule keeps a slot that exists once per optimizer")
+    formula = formula.rewritten(_by_reciprocal)
+    outputs = formula.outputs
+    nodes = tuple(walk(outputs.values()))
+    stages = _stages(nodes)
+    elements = {name: root for name, root in outputs.items() if shape(formula.slots, name) == "like"}
+    elements = {name: root for name, root in elements.items() if root.op != "p" or name != "p"}
+    reductions = [node for node in nodes if is_reduction(node)]
+    sources = [*elements.values(), *(node.args[0] for node in reductions)]
+    last = max((stages[node] for node in sources), default=0)
+    scalars = [node for node in nodes if node.rank < Rank.ELEMENT and follows_reduction(node)]
+    scalars = [node for node in scalars if not is_reduction(node)]
+    passes = []
+    for stage in range(last + 1):
+        adds_up = tuple(node for node in reductions if stages[node.args[0]] == stage)
+        stores = tuple(elements.items()) if stage == last else ()
+        body = [node for node in walk([*(r.args[0] for r in adds_up), *(root for _, root in stores)])]
+        body = [node for node in body if node.rank is Rank.ELEMENT]
+        loads = tuple(node for node in body if not node.args)
+        before = tuple(node for node in scalars if stages[node] == stage)
+        passes.append(Pass(before, loads, tuple(node for node in body if node.args), adds_up, stores))
+    after = tuple(node for node in scalars if stages[node] > last)
+    wanted = _read_from_host(nodes, outputs, elements)
+    names: dict[Expr, str] = {}
+    for name, node in formula.bindings:
+        names.setdefault(node, name)
+    return Plan(
+        formula,
+        names,
+        tuple(passes),
+        after,
+        tuple(node for node in wanted if node.rank < Rank.TENSOR),
+        tuple(node for node in wanted if node.rank is Rank.TENSOR),
+    )
+
+
+def is_reduction(node: Expr) -> bool:
+    """Whether the node brings elements down to one value."""
+    return node.op in OPERATIONS and OPERATIONS[node.op].reduces is not None
+
+
+def follows_reduction(node: Expr) -> bool:
+    """Whether the node's value depends on a reduction."""
+    return any(is_reduction(below) for below in walk([node]))
+
+
+def shape(slots: Mapping[str, Slot], name: str) -> str:
+    """The shape of an output: the parameter's, or that of the slot."""
+    return "like" if name == "p" else slots[name].shape
+
+
+def _stream(leaf: Expr) -> str:
+    return slot_of(leaf)[0] if leaf.op == "slot" else leaf.op
+
+
+def _by_reciprocal(node: Expr, args: tuple[Expr, ...]) -> Expr:
+    """The node, with elements divided by a scalar of the host multiplied by its reciprocal instead."""
+    if node.op == "div" and args[0].rank is Rank.ELEMENT and _is_host(args[1]):
+        return apply("mul", args[0], apply("div", 1, args[1]))
+    return rebuild(node, args)
+
+
+def _is_host(node: Expr) -> bool:
+    return node.rank < Rank.ELEMENT and not follows_reduction(node)
+
+
+def _stages(nodes: Iterable[Expr]) -> dict[Expr, int]:
+    """For each node the number of passes that must come before it."""
+    stages: dict[Expr, int] = {}
+    for node in nodes:
+        stages[node] = max((stages[a] for a in node.args), default=0) + is_reduction(node)
+    return stages
+
+
+def _read_from_host(nodes: Iterable[Expr], outputs: Mapping[str, Expr], elements: Mapping[str, Expr]) -> list[Expr]:
+    """The scalars of the host that the kernel reads; literal constants stand in its code."""
+    wanted: dict[Expr, None] = {}
+    for node in nodes:
+        if not _is_host(node):
+            wanted.update(dict.fromkeys(node.args))
+    wanted.update(dict.fromkeys(elements.values()))
+    wanted.update(dict.fromkeys(root for root in outputs.values() if follows_reduction(root)))
+    return [node for node in wanted if _is_host(node) and node.op != "constant"]

@@ -1,0 +1,218 @@
+"""From the buckets of a step to tables: what kernels can step is sorted out of them, and the kernels are made."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from torch import Tensor
+
+from descend import eligibility
+from descend import state as states
+from descend.backends import compiler, kernels
+from descend.backends.cpp import Storage
+from descend.backends.eager import first_value, stored_dtype
+from descend.backends.tables import Member, Table, overlapping
+from descend.buckets import Step, StepBucket
+from descend.expr import apply, leaf
+from descend.fused import FormulaOf, FusedStep, Groups, State
+from descend.options import incoming_gradient
+from descend.rule import Formula, Rule, Slot
+
+Buckets = dict[Rule, list[StepBucket]]
+_SPLIT = "its rule reduces over all tensors, and some of them step in another kernel or eagerly"
+_OVERLAPS = "its memory overlaps with another tensor's"
+_warned: set[str] = set()
+
+
+def build(
+    buckets: Buckets, rules: Sequence[Rule], groups: Groups, state: State, step: Step, variant: FormulaOf
+) -> tuple[FusedStep, Buckets]:
+    """Sort what kernels can step from what steps eagerly.
+
+    Args:
+        buckets: everything that has a gradient.
+        rules, groups, state: the optimizer's.
+        step: what all buckets share.
+        variant: the formula for a group's index and a number of dimensions.
+
+    Returns:
+        The tables, whose new state is not yet entered into the optimizer's, and the buckets that are left.
+
+    Raises:
+        RuntimeError: where a kernel was asked for and cannot be.
+    """
+    general = eligibility.of_process()
+    sorting = _Sorting(rules, groups, state, step, variant, general)
+    sorting.sort(buckets)
+    try:
+        fused = sorting.fused_step()
+        while conflicts := sorting.split() or dict.fromkeys(overlapping(fused.tables), _OVERLAPS):
+            sorting = replace(sorting, refused={**sorting.refused, **conflicts})
+            sorting.sort(buckets)
+            fused = sorting.fused_step()
+    except compiler.CompilationError as error:
+        _warn_once(str(error))
+        sorting = replace(sorting, general="the compiler failed")
+        sorting.sort(buckets)
+        fused = sorting.fused_step()
+    eligibility.check_demands(groups, step.options.backend, fused.reasons)
+    if general is not None and any(group["fused"] is not False for group in groups) and step.options.backend == "auto":
+        _warn_once(f"no fused kernels: {general}; steps are taken eagerly, which is slower")
+    return fused, sorting.left
+
+
+def _warn_once(message: str) -> None:
+    if message not in _warned:
+        _warned.add(message)
+        warnings.warn(message, stacklevel=5)
+
+
+@dataclass
+class _Draft:
+    """A table in the making: its members, and the formula before it was settled."""
+
+    variant: Formula
+    members: list[Member] = field(default_factory=list)
+
+
+@dataclass
+class _Sorting:
+    """Sorts parameters into drafts of tables, by formula and storage, and into buckets that step eagerly."""
+
+    rules: Sequence[Rule]
+    groups: Groups
+    state: State
+    step: Step
+    variant: FormulaOf
+    general: str | None
+    refused: Mapping[int, str] = field(default_factory=dict)
+    left: Buckets = field(init=False)
+    drafts: dict[tuple[Formula, Storage], _Draft] = field(init=False)
+    reasons: dict[int, str] = field(init=False)
+    idle: list[Tensor] = field(init=False)
+
+    def sort(self, buckets: Buckets) -> None:
+        """Sort everything that has a gradient, and what has had one before."""
+        self.left, self.drafts, self.reasons, self.idle = {}, {}, {}, []
+        of_groups = [self.general or eligibility.of_group(group, self.step.options.backend) for group in self.groups]
+        for rule, together in buckets.items():
+            for bucket in together:
+                rest = self._take(bucket, of_groups[bucket.index] or eligibility.of_formula(bucket.formula))
+                if rest.params:
+                    self.left.setdefault(rule, []).append(rest)
+        ordinal = 0
+        for index, group in enumerate(self.groups):
+            for param in group["params"]:
+                if of_groups[index] is None and param.grad is None and not self._is_resting(param, index, ordinal):
+                    self.idle.append(param)
+                ordinal += 1
+
+    def _take(self, bucket: StepBucket, of_all: str | None) -> StepBucket:
+        """Draft what kernels can step; the rest of the bucket is returned."""
+        rest = replace(bucket, params=[], grads=[], states=[], ordinals=[], missing={})
+        for param, entries, ordinal in zip(bucket.params, bucket.states, bucket.ordinals, strict=True):
+            reason = of_all or self._why_not(param, bucket.formula, entries)
+            if reason is None:
+                self._draft(bucket.variant, bucket.formula, Member(param, entries, bucket.index, ordinal, bucket.t - 1))
+            else:
+                self.reasons[id(param)] = reason
+                rest.add(param, entries, bucket.missing.get(param, {}), ordinal)
+        return rest
+
+    def _why_not(self, param: Tensor, formula: Formula, entries: Mapping[str, Any]) -> str | None:
+        return self.refused.get(id(param)) or eligibility.of_param(param, formula, entries)
+
+    def _is_resting(self, param: Tensor, index: int, ordinal: int) -> bool:
+        """Draft a parameter that has no gradient now, if it has all its state: it may have one at the next step."""
+        group, held = self.groups[index], self.state.get(param)
+        if not held:
+            return False
+        variant = self.variant(index, param.ndim)
+        formula = variant.settle(frozenset())
+        if any(slot.key not in held for slot in formula.slots.values()) or eligibility.of_formula(formula) is not None:
+            return False
+        if states.missing_entries(group_rule := self.rules[index], variant, param, held, group):
+            return False
+        states.check_entries(formula, param, held)
+        if self._why_not(param, formula, held) is not None:
+            return False
+        steps = int(held["step"]) if group_rule.counts_steps else 0
+        self._draft(variant, formula, Member(param, dict(held), index, ordinal, steps))
+        return True
+
+    def _draft(self, variant: Formula, formula: Formula, member: Member) -> None:
+        storage = self._storage(formula, member)
+        self.drafts.setdefault((formula, storage), _Draft(variant)).members.append(member)
+
+    def _storage(self, formula: Formula, member: Member) -> Storage:
+        param, gradient = member.param, member.param.grad
+        dtypes = {"p": param.dtype, "g": param.dtype if gradient is None else gradient.dtype}
+        for name, slot in formula.slots.items():
+            entry = member.state.get(slot.key)
+            dtypes[name] = stored_dtype(slot, param) if entry is None else entry.dtype
+        names = tuple((name, str(dtype).removeprefix("torch.")) for name, dtype in dtypes.items())
+        return Storage(names, self.step.options.stochastic_rounding)
+
+    def split(self) -> dict[int, str]:
+        """The parameters whose rule reduces over all tensors, where one table does not hold them all."""
+        found: dict[int, str] = {}
+        for (formula, _), draft in self.drafts.items():
+            tables = sum(other.rule is formula.rule for other, _ in self.drafts)
+            if formula.global_reductions and (tables > 1 or formula.rule in self.left):
+                found.update({id(member.param): _SPLIT for member in draft.members})
+        return found
+
+    def fused_step(self) -> FusedStep:
+        """The tables of what was sorted.
+
+        Raises:
+            CompilationError: if the compiler fails.
+        """
+        made = self._kernels()
+        tables = []
+        for (formula, _), draft, (kernel, norms) in zip(self.drafts, self.drafts.values(), made, strict=True):
+            for member in draft.members:
+                for slot in formula.slots.values():
+                    if slot.key not in member.state:
+                        member.state[slot.key] = first_value(slot, member.param, self.groups[member.group])
+            tables.append(Table(kernel, sorted(draft.members, key=lambda member: member.ordinal), norms))
+        taken = {id(member.param) for table in tables for member in table.members}
+        known = taken | {id(param) for param in self.idle}
+        eager = {i for i, group in enumerate(self.groups) if any(id(param) not in known for param in group["params"])}
+        places = {
+            (member.group, member.param.ndim): draft.variant
+            for draft in self.drafts.values()
+            for member in draft.members
+        }
+        lasts = all(formula is draft.variant.settle(frozenset()) for (formula, _), draft in self.drafts.items())
+        return FusedStep(tables, self.reasons, taken, eager, self.idle, places, lasts)
+
+    def _kernels(self) -> list[tuple[kernels.Kernel, kernels.Kernel | None]]:
+        """For each draft its kernel and, where gradients are clipped by their norm, the one that measures them.
+
+        A formula that gives a slot its first value is compiled together with the one that all further steps take.
+        """
+        requests: list[tuple[Formula, Storage]] = []
+        for (formula, storage), draft in self.drafts.items():
+            names = frozenset(self.step.numbers)
+            measured = _norm_of_gradient(draft.variant, names) if "clip_coefficient" in names else formula
+            requests += [(formula, storage), (measured, storage), (draft.variant.settle(frozenset()), storage)]
+        made = kernels.prepare(requests)
+        return [
+            (kernel, None if norms is kernel else norms) for kernel, norms in zip(made[::3], made[1::3], strict=True)
+        ]
+
+
+def _norm_of_gradient(variant: Formula, names: frozenset[str]) -> Formula:
+    """A formula that changes nothing and yields the norm of what `clip_norm` measures, once per parameter."""
+    known = variant.derived
+    key = ("norm of gradient", names)
+    if key not in known:
+        outputs = {"p": leaf("p"), "norm": apply("norm", incoming_gradient(names))}
+        slots = {"norm": Slot("norm", shape="scalar", dtype="float64")}
+        known[key] = replace(variant, outputs=outputs, bindings=(), own_slots=slots)
+    formula: Formula = known[key]
+    return formula

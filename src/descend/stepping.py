@@ -1,0 +1,112 @@
+"""What happens in one step: parameters are sorted onto backends, what must be known first is computed, all is written."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from descend.backends import eager
+from descend.backends.operations import Value
+from descend.buckets import State, Step, StepBucket, gather
+from descend.fused import FusedStep
+from descend.fusing import Buckets, build
+from descend.options import clip_coefficient
+from descend.rule import Formula, Rule
+
+
+@dataclass(frozen=True)
+class Work:
+    """What a step is taken with.
+
+    Attributes:
+        rules, groups: the optimizer's, in the same order.
+        state: the optimizer's.
+        step: what all parameters share.
+        variant: the formula for a group's index and a number of dimensions.
+    """
+
+    rules: Sequence[Rule]
+    groups: Sequence[dict[str, Any]]
+    state: State
+    step: Step
+    variant: Callable[[int, int], Formula]
+
+
+def prepare(work: Work, fused: FusedStep, changed: Collection[int]) -> tuple[FusedStep, Buckets]:
+    """Sort everything that has a gradient onto the backends; nothing is written yet.
+
+    Args:
+        work: what the step is taken with.
+        fused: the tables of the last step, which are kept where they still fit.
+        changed: the groups whose values may be others than at the last step.
+
+    Returns:
+        The tables for kernels, and the buckets that step eagerly, by rule.
+
+    Raises:
+        RuntimeError: for sparse gradients, for state that a step could not be written into, and where a kernel was
+            asked for and cannot be.
+    """
+    if fused.is_current(work.groups, work.state, work.step.numbers, changed, work.variant):
+        return fused, _buckets(work, fused.eager_groups, fused.taken)
+    return build(_buckets(work, range(len(work.groups))), work.rules, work.groups, work.state, work.step, work.variant)
+
+
+def _buckets(work: Work, indices: Collection[int], taken: Collection[int] = ()) -> Buckets:
+    by_rule: Buckets = {}
+    if not indices:
+        return by_rule
+    ordinal = 0
+    for index, (rule, group) in enumerate(zip(work.rules, work.groups, strict=True)):
+        if index in indices:
+            buckets = gather(rule, group, index, work.variant, work.state, ordinal, work.step, taken)
+            if buckets:
+                by_rule.setdefault(rule, []).extend(buckets)
+        ordinal += len(group["params"])
+    return by_rule
+
+
+def clip_norm(work: Work, fused: FusedStep, buckets: Buckets, limit: float) -> None:
+    """Compute the factor that brings the gradients of all parameters down to a norm, for every backend to read."""
+    numbers = fused.numbers(work.groups, work.step)
+    parts = [table.squared_norms(numbers) for table in fused.tables]
+    parts += [bucket.squared_norms() for together in buckets.values() for bucket in together]
+    work.step.numbers["clip_coefficient"] = clip_coefficient(limit, parts)
+
+
+def compute_first(work: Work, buckets: Buckets) -> dict[Rule, list[dict[str, Value]]]:
+    """The new values of what must be computed whole before anything is written, by rule."""
+    results = {}
+    for rule, together in buckets.items():
+        if any(bucket.is_computed_first for bucket in together):
+            slots = {n: together[0].group[s.key] for n, s in rule.slots.items() if s.shape == "optimizer"}
+            results[rule] = eager.advance([bucket.inputs for bucket in together], slots, np.float64(work.step.clock))
+    return results
+
+
+def write(work: Work, fused: FusedStep, buckets: Buckets, results: dict[Rule, list[dict[str, Value]]]) -> None:
+    """Take the step."""
+    numbers = fused.numbers(work.groups, work.step)
+    fused.attach(work.state)
+    for table in fused.tables:
+        table.step(numbers)
+    for rule, together in buckets.items():
+        if rule in results:
+            _write_computed(work, rule, together, results[rule])
+        else:
+            for bucket in together:
+                bucket.sweep(work.state)
+    fused.remember(work.groups, work.state, work.step.numbers)
+
+
+def _write_computed(work: Work, rule: Rule, buckets: list[StepBucket], results: list[dict[str, Value]]) -> None:
+    for bucket, result in zip(buckets, results, strict=True):
+        bucket.write(result, work.state)
+    for name, slot in buckets[0].formula.slots.items():
+        if slot.shape == "optimizer":
+            for group_rule, group in zip(work.rules, work.groups, strict=True):
+                if group_rule is rule:
+                    group[slot.key] = float(results[0][name])
