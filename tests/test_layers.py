@@ -40,7 +40,7 @@ LAYERS = {
         "state",
         "stepping",
     },
-    "explanation": {"render"},
+    "explanation": {"backends", "eligibility", "render", "rule"},
     "optim": {"arguments", "optimizer", "rule", "rules"},
     "stubs": {"optim", "options"},
     "tasks": set(),
@@ -59,6 +59,7 @@ WHEN_CALLED = {
     ("rule", "source", "render"),
     ("rule", "symbols", "render"),
     ("rule", "cost", "render"),
+    ("render", "cpp", "backends"),
     ("optimizer", "explain", "explanation"),
 }
 

@@ -143,9 +143,12 @@ def _application() -> "typer.Typer":
         hyper_parameters: Annotated[
             list[str] | None, typer.Argument(metavar="[HYPER=VALUE]...", help="Choose the variant: momentum=0.9.")
         ] = None,
+        source: Annotated[
+            str | None, typer.Option(help="Print source code instead: cpp, the fused kernel; or python.")
+        ] = None,
     ) -> None:
         """Print an optimizer's formula, LaTeX, state, cost and variants."""
-        described = commands.show(name, **_assignments(hyper_parameters or []))
+        described = commands.show(name, source=source, **_assignments(hyper_parameters or []))
         with _output():
             print(described)
 

@@ -128,19 +128,22 @@ def compare(
         return Comparison(directory, found, run.report, _write_report(run))
 
 
-def show(name: str, /, **hyper_parameters: Any) -> str:
-    """Describe an optimizer: formula, LaTeX, state, cost, and the variants of its rule.
+def show(name: str, /, *, source: str | None = None, **hyper_parameters: Any) -> str:
+    """Describe an optimizer: formula, LaTeX, state, cost, and the variants of its rule; or give its source code.
 
     Args:
         name: of the rule or the class, such as "adamw" or "AdamW".
+        source: the language of the source code, "cpp" (the fused kernel) or "python"; by default the description.
         hyper_parameters: choose the variant, such as momentum=0.9; the others have their defaults.
 
     Raises:
-        UsageError: the name or a hyper-parameter is unknown, or a value is impossible.
+        UsageError: the name, a hyper-parameter or the language is unknown, or a value is impossible.
     """
     rule = _rule(name)
     if hyper_parameters:
         _check(rule, hyper_parameters)
+    if source is not None:
+        return _source(rule, source, hyper_parameters)
     formula = rule.formula(**hyper_parameters)
     slots = [
         f"{slot.key}: {_slot_size(slot)}, "
@@ -238,6 +241,15 @@ def _rule(name: str) -> Rule:
 
         name = rule_name(name)
     return known[name.lower()]
+
+
+def _source(rule: Rule, language: str, hyper_parameters: Mapping[str, Any]) -> str:
+    from descend.experiments.errors import UsageError
+
+    try:
+        return rule.source(language, **hyper_parameters).rstrip()
+    except ValueError as error:
+        raise UsageError(str(error)) from None
 
 
 def _check(rule: Rule, hyper_parameters: Mapping[str, object]) -> None:

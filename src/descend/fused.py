@@ -1,8 +1,8 @@
 """The fused part of a step: the tables that kernels step, kept from one step to the next.
 
 A parameter steps in a kernel where its memory, its group and its formula allow it, else eagerly, for a reason that
-`explain` gives. `FusedStep.is_current` finds out at every step whether anything but numbers has changed since the tables
-were made; if so, `fusing.build` makes them anew.
+`explain` gives. `FusedStep.is_current` finds out at every step whether anything but numbers has changed since the
+tables were made; if so, `fusing.build` makes them anew.
 """
 
 from __future__ import annotations

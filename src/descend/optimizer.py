@@ -13,7 +13,6 @@ from contextlib import contextmanager
 from functools import partial
 from typing import Any, ClassVar
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -58,6 +57,8 @@ class Optimizer(torch.optim.Optimizer):
 
     _step_supports_amp_scaling: ClassVar[bool] = True  # torch's GradScaler sets grad_scale and found_inf for step()
     _holds_averages = False
+    _fused: FusedStep
+    _seen: hyper.Seen
     _constants: ClassVar[dict[str, Any]] = {}  # what torch's class of this name keeps in its groups and never reads
 
     def __init__(
@@ -307,8 +308,7 @@ class Optimizer(torch.optim.Optimizer):
         return {**super().__getstate__(), **{name: getattr(self, name) for name in ours}}
 
     def _forget_tables(self) -> None:
-        self._fused: FusedStep = FusedStep()
-        self._seen: hyper.Seen = hyper.Seen()
+        self._fused, self._seen = FusedStep(), hyper.Seen()
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         loads = "_rules" not in state  # else it comes from pickle or deepcopy, whole

@@ -247,7 +247,16 @@ class Rule:
         return render.key(self.formula(**hyper_parameters))
 
     def source(self, language: str = "python", **hyper_parameters: Any) -> str:
-        """The variant as source code, its defaults the values given; "python" reads back to the identical formula."""
+        """The variant as source code.
+
+        Args:
+            language: "python" reads back to the identical formula, its defaults the values given; "cpp" is the fused
+                kernel.
+            hyper_parameters: choose the variant.
+
+        Raises:
+            ValueError: for another language, or a rule that no kernel can be made of.
+        """
         from descend import render
 
         formula = self.formula(**hyper_parameters)

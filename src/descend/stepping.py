@@ -1,4 +1,4 @@
-"""What happens in one step: parameters are sorted onto backends, what must be known first is computed, all is written."""
+"""One step: parameters are sorted onto backends, what must be known first is computed, then all is written."""
 
 from __future__ import annotations
 

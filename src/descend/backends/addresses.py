@@ -1,8 +1,8 @@
 """Where the tensors of an optimizer lie: read and checked at every step, so that a stale address is never written.
 
-`Addresses.refresh` reads the address of every parameter, gradient and state entry anew and compares type, shape and order
-of each with what a kernel was made for. Natively that takes a few nanoseconds per tensor, in Python a few hundred; where the
-native code cannot be had (see `_native`), Python does the same.
+`Addresses.refresh` reads the address of every parameter, gradient and state entry anew, and compares type, shape and
+order of each with what a kernel was made for. Native code does that several times faster than Python; where it cannot
+be had (see `_native`), Python does the same.
 """
 
 from __future__ import annotations
@@ -37,11 +37,11 @@ _FUNCTIONS: Final = (
 
 
 class _Torch(ctypes.Structure):
-    _fields_ = [(name, ctypes.c_void_p) for name in _FUNCTIONS] + [("offset", ctypes.c_int64)]  # noqa: RUF012
+    _fields_ = [(name, ctypes.c_void_p) for name in _FUNCTIONS] + [("offset", ctypes.c_int64)]
 
 
 class _Table(ctypes.Structure):
-    _fields_ = [(name, ctypes.c_int64) for name in ("count", "streams", "entries")] + [  # noqa: RUF012
+    _fields_ = [(name, ctypes.c_int64) for name in ("count", "streams", "entries")] + [
         (name, ctypes.c_void_p)
         for name in ("params", "states", "keys", "held", "types", "dtypes", "shapes", "addresses", "active")
     ]

@@ -36,15 +36,20 @@ struct Call {
     Team team;
 };
 
-template <class Row, class Body>
+// What is done with a chunk: a row, its index, the chunk's first element, its length and its number.
+template <class Row>
+using Body = void (*)(const Call<Row>&, const Row&, int64_t, int64_t, int64_t, int64_t);
+
+template <class Row>
 struct Sweep {
     const Call<Row>& call;
-    const Body& body;
+    Body<Row> body;
 };
 
 // Every chunk whose place in the work lies in [from, to).
-template <class Row, class Body>
-static void visit(const Call<Row>& call, const Body& body, int64_t from, int64_t to) {
+template <class Row>
+static void visit(const Sweep<Row>& sweep, int64_t from, int64_t to) {
+    const Call<Row>& call = sweep.call;
     int64_t first = 0;
     for (int64_t step = call.count; step > 0; step /= 2)
         while (first + step < call.count && call.rows[first + step].work <= from) first += step;
@@ -53,27 +58,26 @@ static void visit(const Call<Row>& call, const Body& body, int64_t from, int64_t
         int64_t start = row.work >= from ? 0 : (from - row.work + CHUNK - 1) / CHUNK * CHUNK;
         for (; start < row.numel && row.work + start < to; start += CHUNK) {
             const int64_t rest = row.numel - start;
-            body(i, start, rest < CHUNK ? rest : CHUNK, row.chunk + start / CHUNK);
+            sweep.body(call, row, i, start, rest < CHUNK ? rest : CHUNK, row.chunk + start / CHUNK);
         }
     }
 }
 
-template <class Row, class Body>
+template <class Row>
 static void visit_part(void* data) {
-    const Sweep<Row, Body>& sweep = *static_cast<Sweep<Row, Body>*>(data);
-    const Call<Row>& call = sweep.call;
-    const int64_t number = call.team.number(), size = call.team.size();
-    visit(call, sweep.body, call.work / size * number + call.work % size * number / size,
-          call.work / size * (number + 1) + call.work % size * (number + 1) / size);
+    const Sweep<Row>& sweep = *static_cast<Sweep<Row>*>(data);
+    const int64_t work = sweep.call.work, number = sweep.call.team.number(), size = sweep.call.team.size();
+    visit(sweep, work / size * number + work % size * number / size,
+          work / size * (number + 1) + work % size * (number + 1) / size);
 }
 
-template <class Row, class Body>
-static void for_each_chunk(const Call<Row>& call, const Body& body) {
-    Sweep<Row, Body> sweep{call, body};
+template <class Row>
+static void for_each_chunk(const Call<Row>& call, Body<Row> body) {
+    Sweep<Row> sweep{call, body};
     if (call.team.threads > 1)
-        call.team.parallel(visit_part<Row, Body>, &sweep, static_cast<unsigned>(call.team.threads), 0);
+        call.team.parallel(visit_part<Row>, &sweep, static_cast<unsigned>(call.team.threads), 0);
     else
-        visit(call, body, 0, call.work);
+        visit(sweep, 0, call.work);
 }
 
 template <class T>
@@ -100,3 +104,39 @@ static inline double total(const double* terms, int64_t count, int64_t stride) {
 }
 
 static inline int64_t chunks_of(int64_t numel) { return (numel + CHUNK - 1) / CHUNK; }
+
+// Reductions from the sums of chunks, in the order of the chunks: over one tensor, and over all of them. A pass adds up
+// `count` reductions side by side, of which this is the one with the number.
+template <class Row>
+static inline double sum_of(const Row& row, const Call<Row>& call, int64_t number, int64_t count) {
+    return total(call.sums + row.chunk * count + number, chunks_of(row.numel), count);
+}
+
+template <class Row>
+static inline double mean_of(const Row& row, const Call<Row>& call, int64_t number, int64_t count) {
+    return sum_of(row, call, number, count) / static_cast<double>(row.numel);
+}
+
+template <class Row>
+static inline double norm_of(const Row& row, const Call<Row>& call, int64_t number, int64_t count) {
+    return __builtin_sqrt(sum_of(row, call, number, count));
+}
+
+template <class Row>
+static inline double sum_of(const Call<Row>& call, int64_t number, int64_t count) {
+    double sum = 0;
+    for (int64_t i = 0; i < call.count; i++) sum += sum_of(call.rows[i], call, number, count);
+    return sum;
+}
+
+template <class Row>
+static inline double mean_of(const Call<Row>& call, int64_t number, int64_t count) {
+    double elements = 0;
+    for (int64_t i = 0; i < call.count; i++) elements += static_cast<double>(call.rows[i].numel);
+    return sum_of(call, number, count) / elements;
+}
+
+template <class Row>
+static inline double norm_of(const Call<Row>& call, int64_t number, int64_t count) {
+    return __builtin_sqrt(sum_of(call, number, count));
+}

@@ -153,13 +153,18 @@ class _Work:
 
     def _round_to_storage(self, root: Expr) -> None:
         """The stored value of a scalar slot is the truth: what reads the new value reads it as it will be stored."""
-        if not root.args or not _is_host(self.values[root]):
+        value = self.values[root]
+        if not root.args or not (_is_host(value) or isinstance(value, (list, Tensor))):
             return
         name = self.scalar_slots[root]
         stored, slot = self.bucket.slots.get(name), self.bucket.formula.slots[name]
         dtype = stored[0].dtype if stored else getattr(torch, slot.dtype) if slot.dtype else scalar_dtype()
         if dtype is torch.float32:
-            self.values[root] = self.values[root].astype(np.float32).astype(np.float64)
+            values = value if isinstance(value, list) else [value]
+            rounded = [
+                x.float().double() if isinstance(x, Tensor) else x.astype(np.float32).astype(np.float64) for x in values
+            ]
+            self.values[root] = rounded if isinstance(value, list) else rounded[0]
 
     def _leaf(self, node: Expr) -> Value:
         bucket = self.bucket

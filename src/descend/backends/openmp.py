@@ -38,8 +38,8 @@ def runtime() -> Runtime | None:
             f"{len(files)} OpenMP runtimes are loaded ({', '.join(files)})" if files else "no OpenMP runtime is loaded"
         )
         warnings.warn(
-            f"{found}, so kernels run on one thread: several would fight over the cores. Import the package that brings "
-            "its own after the first step, or call torch.set_num_threads(1) to say that one thread is meant",
+            f"{found}, so kernels run on one thread: several would fight over the cores. Import the package that "
+            "brings its own after the first step, or call torch.set_num_threads(1) to say that one thread is meant",
             stacklevel=2,
         )
         return None

@@ -26,7 +26,7 @@ HOST: Final[dict[str, Callable[..., Value]]] = {
     "pow": np.power,
     "neg": np.negative,
     "abs": np.abs,
-    "sign": np.sign,
+    "sign": lambda x: np.nan_to_num(np.sign(x), nan=0.0),  # of NaN 0, as torch's
     "sqrt": np.sqrt,
     "exp": np.exp,
     "log": np.log,

@@ -1,9 +1,9 @@
 """From a formula to a plan: what a fused kernel loads, computes and stores, pass by pass.
 
 What depends on no element is hoisted to the host and becomes a column of scalars: one row per bucket, or one per tensor
-where it reads a `scalar` slot or `p.numel`. What is left is cut at the reductions: a value that follows `norm(g)` can be
-computed only after a pass over all of g. Every pass loads what it reads, computes each common subexpression once, adds up
-the reductions that it can, and the last one stores. Between two passes stands scalar code, once per tensor.
+where it reads a `scalar` slot or `p.numel`. What is left is cut at the reductions: a value that follows `norm(g)` can
+be computed only after a pass over all of g. Every pass loads what it reads, computes each common subexpression once,
+adds up the reductions that it can, and the last one stores. Between two passes stands scalar code, once per tensor.
 """
 
 from __future__ import annotations
@@ -138,8 +138,8 @@ def plan(formula: Formula) -> Plan:
     for stage in range(last + 1):
         adds_up = tuple(node for node in reductions if stages[node.args[0]] == stage)
         stores = tuple(elements.items()) if stage == last else ()
-        body = [node for node in walk([*(r.args[0] for r in adds_up), *(root for _, root in stores)])]
-        body = [node for node in body if node.rank is Rank.ELEMENT]
+        roots = [*(node.args[0] for node in adds_up), *(root for _, root in stores)]
+        body = [node for node in walk(roots) if node.rank is Rank.ELEMENT]
         loads = tuple(node for node in body if not node.args)
         before = tuple(node for node in scalars if stages[node] == stage)
         passes.append(Pass(before, loads, tuple(node for node in body if node.args), adds_up, stores))

@@ -39,7 +39,7 @@ _FIELDS: Final = 5
 class Call(ctypes.Structure):
     """What a kernel is called with: see `Call` in driver.hpp."""
 
-    _fields_ = [  # noqa: RUF012
+    _fields_ = [
         ("rows", ctypes.c_void_p),
         ("count", ctypes.c_int64),
         ("work", ctypes.c_int64),
@@ -174,7 +174,7 @@ class Table:
         return bool(room and np.array_equal(stored, self.steps))
 
     def spans(self) -> tuple[Ints, Ints, npt.NDArray[np.bool_]]:
-        """For every parameter, the first and the last address of its tensors plus one, and which of them are written."""
+        """Where the tensors of every parameter begin and end, and which of them are written."""
         sizes = np.array([getattr(torch, self.kernel.storage[name]).itemsize for name in self.streams])
         lengths = np.array([member.param.numel() for member in self.members])[:, None] * sizes
         lengths[self.addresses.active == 0, 1] = 0
@@ -270,8 +270,17 @@ class _Launch:
         call = Call(self.rows.ctypes.data, len(self.rows), self.work, *where, numbers.seed, numbers.clock, *team)
         self.kernel.function(ctypes.byref(call))
         results = {name: per_tensor(root) for name, root in plan.host_results.items()}
-        places = {node: column for column, node in enumerate(plan.tensor_values)}
-        return {**results, **{name: self.values[:, places[root]] for name, root in plan.kernel_results.items()}}
+        results.update({name: self._kept(root) for name, root in plan.kernel_results.items()})
+        return results
+
+    def _kept(self, node: Expr) -> Any:
+        """What the kernel has computed for a scalar: one value per tensor, or one for all."""
+        plan = self.kernel.plan
+        for nodes, values in ((plan.tensor_values, self.values.T), (plan.shared_values, self.shared)):
+            for place, kept in enumerate(nodes):
+                if kept is node:
+                    return values[place]
+        raise KeyError(node)
 
     def _host_scalars(self, table: Table, numbers: Numbers) -> dict[Expr, Any]:
         """The scalars that follow no reduction, in float64, for all buckets and tensors at a time."""

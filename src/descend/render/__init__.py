@@ -1,7 +1,7 @@
 """A formula as mathematics, as source code and as a cost.
 
-`latex`, `mathml` and `text` print the same notation; `source` gives a file that reads back to the identical formula;
-`key` says which symbol stands for which hyper-parameter; `cost` counts bytes and operations.
+`latex`, `mathml` and `text` print the same notation; `source` gives Python that reads back to the identical formula, or
+the kernel in C++; `key` says which symbol stands for which hyper-parameter; `cost` counts bytes and operations.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import Final
 
 from descend.render import as_latex, as_mathml, as_text
+from descend.render.as_cpp import cpp
 from descend.render.as_python import python
 from descend.render.costs import Cost, cost
 from descend.render.keys import key
@@ -18,7 +19,7 @@ from descend.tracing import Formula
 
 __all__ = ["Cost", "cost", "key", "latex", "mathml", "source", "text"]
 
-LANGUAGES: Final[dict[str, Callable[[Formula], str]]] = {"python": python}
+LANGUAGES: Final[dict[str, Callable[[Formula], str]]] = {"python": python, "cpp": cpp}
 """The languages of `source`, and what writes each."""
 
 
@@ -38,10 +39,14 @@ def text(formula: Formula) -> str:
 
 
 def source(formula: Formula, language: str = "python") -> str:
-    """The formula as source code; "python" gives a file that reads back to the identical formula.
+    """The formula as source code.
+
+    Args:
+        formula: one variant of a rule.
+        language: "python" gives a file that reads back to the identical formula, "cpp" the fused kernel.
 
     Raises:
-        ValueError: for a language that there is no writer for.
+        ValueError: for a language that there is no writer for, or a formula that no kernel can be made of.
     """
     if language not in LANGUAGES:
         raise ValueError(f"a formula cannot be written in {language!r}; choose one of {', '.join(LANGUAGES)}")
