@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test test-long check bench stubs clean
+.PHONY: demo test test-long check bench stubs snapshots clean
 
 demo: $(READY)  ## compare eight optimizers on real data and write runs/demo/report.html
 	$(BIN)/descend compare --task digits --quick --out runs/demo
@@ -20,11 +20,14 @@ check: $(READY)  ## style and types
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-bench: $(READY)  ## ratios to torch.optim, interleaved in one run
-	$(BIN)/python benchmarks/steps.py
+bench: $(READY)  ## ratios to torch.optim and to the memory's bandwidth, into docs/benchmarks.md: use a quiet machine
+	$(BIN)/descend bench --out docs/benchmarks.md
 
 stubs: $(READY)  ## write src/descend/optim.pyi anew from the rules
 	$(BIN)/python -m descend.stubs
+
+snapshots: $(READY)  ## write the generated kernels in tests/snapshots anew
+	$(BIN)/python tests/test_source_cpp.py
 
 $(READY): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)

@@ -9,7 +9,7 @@ from descend.backends import compiler, openmp
 settings.register_profile("descend", deadline=None, derandomize=True)
 settings.load_profile("descend")
 torch.set_num_threads(1)
-openmp.runtime()  # found before a package with a runtime of its own is imported
+openmp.find()  # found before a package with a runtime of its own is imported
 
 
 def pytest_configure(config):

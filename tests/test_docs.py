@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 import descend
+from descend.backends import compiler
 
 ROOT = Path(__file__).parents[1]
 
@@ -25,6 +26,9 @@ def test_the_readme_s_python_runs_in_order(tmp_path, monkeypatch, capsys):
     for block in blocks("README.md", "python"):
         exec(compile(block, "README.md", "exec"), namespace)
     printed = capsys.readouterr().out
+    (explained,) = blocks("README.md", "text")
+    if compiler.unavailable() is None:
+        assert explained in printed
     assert "group 0: adamw" in printed
     assert "1e-05\n" in printed
 
@@ -36,6 +40,11 @@ def test_the_readme_shows_adamw_as_it_is():
         shown, shipped = namespace["adamw"], descend.rules.adamw
         assert shown.formula(amsgrad=amsgrad).is_same_as(shipped.formula(amsgrad=amsgrad))
     assert blocks("README.md", "math") == [descend.rules.adamw.latex() + "\n"]
+
+
+def test_the_readme_shows_the_kernel_as_it_is():
+    (heart,) = blocks("README.md", "cpp")
+    assert heart in descend.rules.adamw.source("cpp")
 
 
 def test_the_readme_names_every_class():

@@ -45,6 +45,7 @@ LAYERS = {
     "stubs": {"optim", "options"},
     "tasks": set(),
     "experiments": {"optim", "schedules", "tasks"},
+    "benchmarks": {"backends", "experiments", "optim", "rule", "rules"},
     "report": {"render"},
 }
 EVERYTHING = {"__init__", "__main__", "commands", "cli"}

@@ -172,7 +172,49 @@ def _application() -> "typer.Typer":
         with _output():
             _print_cache(kept, clear)
 
+    @application.command()
+    def bench(
+        quick: Annotated[bool, typer.Option("--quick", help="Few rounds and rules: a screening, no claim.")] = False,
+        threads: Annotated[str, typer.Option(help="Numbers of threads, separated by commas.")] = "1,2",
+        rounds: Annotated[int | None, typer.Option(help="How often each step is timed (15; quick: 5).")] = None,
+        case: Annotated[str | None, typer.Option(help="Names, separated by commas; by default all.")] = None,
+        rules: Annotated[
+            str | None, typer.Option(help="Names; by default AdamW and what torch has not fused (quick: two of them).")
+        ] = None,
+        heavyball: Annotated[bool, typer.Option("--heavyball", help="Measure HeavyBall too, for minutes.")] = False,
+        out: Annotated[Path | None, typer.Option(help="A Markdown file for the tables.")] = None,
+    ) -> None:
+        """Time steps beside torch's, in one run, and print tables with what they are held to.
+
+        Cases: large, model, tensors, groups, bfloat16, clip-ema, bandwidth, memory, first-step.
+        """
+        page = commands.bench(
+            quick=quick,
+            threads=_counts(threads),
+            rounds=rounds,
+            cases=_names(case),
+            rules=_names(rules),
+            heavyball=heavyball,
+            out=out,
+            progress=lambda message: print(message, file=sys.stderr, flush=True),
+        )
+        with _output():
+            print(page)
+
     return application
+
+
+def _names(text: str | None) -> list[str] | None:
+    return None if text is None else [name.strip() for name in text.split(",") if name.strip()]
+
+
+def _counts(text: str) -> list[int]:
+    from descend.experiments.errors import UsageError
+
+    try:
+        return [int(word) for word in text.split(",") if word.strip()]
+    except ValueError:
+        raise UsageError(f"threads is '{text}'; give numbers from 1, such as 1,2") from None
 
 
 def _show_version(wanted: bool) -> None:

@@ -1,4 +1,4 @@
-"""The functions behind the commands: `compare`, `show`, `list_` and `cache`.
+"""The functions behind the commands: `compare`, `show`, `list_`, `cache` and `bench`.
 
 Each is what `descend <command>` calls, and as good in a script:
 
@@ -12,6 +12,7 @@ import contextlib
 import difflib
 import importlib.util
 import inspect
+import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from descend.backends.kernel_cache import Entry
+    from descend.benchmarks.targets import Sizes
     from descend.experiments.compare import Progress
     from descend.experiments.run_directory import RunDirectory
     from descend.rule import Rule, Slot
@@ -207,6 +209,74 @@ def cache(*, clear: bool = False) -> Cache:
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
         raise RunError(f"{where}{error.strerror}") from error
+
+
+def bench(
+    *,
+    quick: bool = False,
+    threads: Sequence[int] | None = None,
+    rounds: int | None = None,
+    cases: Sequence[str] | None = None,
+    rules: Sequence[str] | None = None,
+    heavyball: bool = False,
+    sizes: Sizes | None = None,
+    out: str | Path | None = None,
+    progress: Callable[[str], None] | None = None,
+) -> str:
+    """Measure steps beside torch's and beside the memory's bandwidth, and what a first step takes.
+
+    Args:
+        quick: fewer rounds and rules, labelled as a screening.
+        threads: the numbers of threads (1 and 2).
+        rounds: how often each contestant is timed (15; quick: 5); short steps take a multiple of it.
+        cases: some of "large", "model", "tensors", "groups", "bfloat16", "clip-ema", "bandwidth", "memory" and
+            "first-step"; by default all.
+        rules: names of rules that torch has too; by default AdamW and all that torch has not fused (quick: two).
+        heavyball: measure HeavyBall too, whose compilation takes minutes.
+        sizes: how much is stepped; the targets are for the default.
+        out: a file for the page.
+        progress: is told what is measured next.
+
+    Returns:
+        The tables in Markdown.
+
+    Raises:
+        UsageError: a rule or a case is unknown, or a number too small.
+        RunError: the file cannot be written, or a process that measures failed.
+    """
+    from descend.benchmarks import run
+    from descend.experiments.errors import RunError, UsageError
+
+    _check_writable(out)
+    try:
+        settings = run.settle(
+            quick=quick,
+            threads=threads,
+            rounds=rounds,
+            rules=rules,
+            heavyball=heavyball,
+            sizes=sizes,
+            progress=progress,
+        )
+        page = run.run(settings, cases, quick=quick).markdown()
+    except ValueError as error:
+        raise UsageError(str(error)) from error
+    except ChildProcessError as error:
+        raise RunError(str(error)) from error
+    if out is not None:
+        Path(out).write_text(page)
+    return page
+
+
+def _check_writable(out: str | Path | None) -> None:
+    """Refuse a file that could not be written once all is measured."""
+    from descend.experiments.errors import RunError
+
+    if out is None:
+        return
+    path = Path(out)
+    if path.is_dir() or not path.parent.is_dir() or not os.access(path if path.exists() else path.parent, os.W_OK):
+        raise RunError(f"{path} cannot be written; name a file in a directory that is there")
 
 
 def _require(packages: Iterable[str]) -> None:

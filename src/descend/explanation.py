@@ -1,12 +1,23 @@
-"""What an optimizer says of itself."""
+"""What an optimizer says of itself: what steps each parameter and why, the numbers in force, state and cost.
+
+For a parameter that has not been stepped yet, the backend is the one expected from what is known of it; afterwards
+it is the one that has run.
+"""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections import Counter
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
 
+import torch
 from torch import Tensor
 
-from descend import render
+from descend import eligibility, render
+from descend.backends import openmp
+from descend.backends.eager import stored_dtype
+from descend.backends.plan import plan
+from descend.rule import Formula
 
 if TYPE_CHECKING:
     from descend.optimizer import Optimizer
@@ -14,22 +25,118 @@ if TYPE_CHECKING:
 
 def explain(optimizer: Optimizer) -> str:
     """See `Optimizer.explain`."""
-    chosen = str(optimizer.options)
-    lines = [f"options: {chosen}"] if chosen else []
-    names = optimizer.options.numbers(None, differentiable=False)
-    for i, (rule, group) in enumerate(zip(optimizer._rules, optimizer.param_groups, strict=True)):
-        count = sum(param.numel() for param in group["params"])
-        held = [v for p in group["params"] for v in optimizer.state.get(p, {}).values() if isinstance(v, Tensor)]
-        schedules = optimizer._schedules[i]
-        numbers = ", ".join(
-            f"{name}={group[name]!r}" + (f" by {schedules[name]}" if name in schedules else "")
-            for name in rule.hyper_parameters
-        )
-        lines.append(
-            f"group {i}: {rule.name} on {len(group['params'])} tensors, {count:,} parameters\n"
-            f"  {numbers}\n"
-            f"  backend eager: torch's multi-tensor functions, the only backend of this version\n"
-            f"  state {sum(v.numel() * v.element_size() for v in held):,} bytes; "
-            f"{render.cost(optimizer._formula(i, 2, names))}"
-        )
-    return "\n".join(lines)
+    optimizer._follow_groups()
+    groups = [_Group(optimizer, index) for index in range(len(optimizer.param_groups))]
+    backend = optimizer.options.backend
+    chosen = [f"backend={backend!r}" if backend != "auto" else "", str(optimizer.options)]
+    lines = [f"options: {', '.join(filter(None, chosen))}"] if any(chosen) else []
+    lines.append(f"threads: {_threads(any(group.has_kernel for group in groups))}")
+    return "\n".join([*lines, *(line for group in groups for line in group.lines())])
+
+
+def _threads(has_kernel: bool) -> str:
+    """How many threads kernels may take; steps of little work take one."""
+    allowed = torch.get_num_threads()
+    taken = openmp.team(allowed)[3] if has_kernel else allowed
+    if taken < allowed:
+        return f"1 (of {allowed}: the process has no single OpenMP runtime)"
+    return str(allowed)
+
+
+class _Group:
+    """One param group: what steps its parameters, how many of them and of their elements."""
+
+    def __init__(self, optimizer: Optimizer, index: int) -> None:
+        self.optimizer, self.index = optimizer, index
+        self.rule, self.group = optimizer._rules[index], optimizer.param_groups[index]
+        self.params: list[Tensor] = self.group["params"]
+        self.names = optimizer.options.numbers(None, differentiable=False)
+        self.of_formulas: dict[Formula, str | None] = {}
+        self.traffic: dict[object, int] = {}
+        self.of_all = eligibility.of_process() or eligibility.of_group(self.group, optimizer.options.backend)
+        self.tensors: Counter[str] = Counter()
+        self.elements: Counter[str] = Counter()
+        for param in self.params:
+            how = self._how(param)
+            self.tensors[how] += 1
+            self.elements[how] += param.numel()
+
+    @property
+    def has_kernel(self) -> bool:
+        """Whether kernels step some of the parameters."""
+        return any(how.startswith("kernel") for how in self.tensors)
+
+    def lines(self) -> Iterator[str]:
+        """The group's part of the explanation."""
+        count = sum(self.elements.values())
+        yield f"group {self.index}: {self.rule.name} on {_counted(len(self.params), 'tensor')}, {count:,} parameters"
+        yield f"  in force: {self._numbers()}"
+        for how, tensors in self.tensors.items():
+            yield f"  {how} ({_counted(tensors, 'tensor')}, {self.elements[how]:,} parameters)"
+        yield f"  state {self._bytes_of_state():,} bytes"
+        for formula, dtype in dict.fromkeys((self._formula(param), _name(param.dtype)) for param in self.params):
+            if dtype in render.BYTES:
+                yield f"  cost in {dtype}: {render.cost(formula, dtype)}"
+
+    def _numbers(self) -> str:
+        """The hyper-parameters in force, with the schedules that they follow."""
+        schedules = self.optimizer._schedules[self.index]
+        values = (f"{name}={self.group[name]!r}" for name in self.rule.hyper_parameters)
+        follows = (f" by {schedules[name]}" if name in schedules else "" for name in self.rule.hyper_parameters)
+        flags = [f"{name}=True" for name in ("maximize", "capturable", "differentiable", "fused") if self.group[name]]
+        return ", ".join([*map("".join, zip(values, follows, strict=True)), *flags])
+
+    def _bytes_of_state(self) -> int:
+        entries = (entry for param in self.params for entry in self.optimizer.state.get(param, {}).values())
+        return sum(entry.numel() * entry.element_size() for entry in entries if isinstance(entry, Tensor))
+
+    def _formula(self, param: Tensor) -> Formula:
+        return self.optimizer._formula(self.index, param.ndim, self.names)
+
+    def _how(self, param: Tensor) -> str:
+        """The backend of a parameter and why, as the beginning of a line."""
+        fused, formula = self.optimizer._fused, self._formula(param).settle(frozenset())
+        entries: dict[str, Any] = self.optimizer.state.get(param, {})
+        if id(param) in fused.taken:
+            return f"kernel: {self._work(formula, param, entries)}"
+        if id(param) in fused.reasons:
+            return f"eager: {fused.reasons[id(param)]}"
+        reason = self.of_all or self._of_formula(formula) or eligibility.of_param(param, formula, entries)
+        return f"eager, expected: {reason}" if reason else f"kernel, expected: {self._work(formula, param, entries)}"
+
+    def _of_formula(self, formula: Formula) -> str | None:
+        if formula not in self.of_formulas:
+            self.of_formulas[formula] = eligibility.of_formula(formula)
+        return self.of_formulas[formula]
+
+    def _work(self, formula: Formula, param: Tensor, entries: dict[str, Any]) -> str:
+        """The types that a kernel works with, and the bytes that it moves."""
+        types = {"p": param.dtype, "g": param.dtype if param.grad is None else param.grad.dtype}
+        for name, slot in formula.slots.items():
+            if slot.shape == "like":
+                held = entries.get(slot.key)
+                types[name] = stored_dtype(slot, param) if held is None else held.dtype
+        key = (formula, *types.items())
+        if key not in self.traffic:
+            measured = types["g"].itemsize if "clip_coefficient" in self.names else 0  # a pass of its own
+            moved = plan(formula).traffic({name: dtype.itemsize for name, dtype in types.items()})
+            self.traffic[key] = moved + measured
+        return f"{_words(types)}, {self.traffic[key]} bytes moved per parameter and step"
+
+
+def _words(types: dict[str, torch.dtype]) -> str:
+    """The types of parameter, gradient and slots, each type once."""
+    by_type: dict[str, list[str]] = {}
+    for name, dtype in types.items():
+        by_type.setdefault(_name(dtype), []).append(name)
+    if len(by_type) == 1:
+        return next(iter(by_type))
+    return "; ".join(f"{' '.join(names)} {dtype}" for dtype, names in by_type.items())
+
+
+def _name(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
+
+
+def _counted(count: int, what: str) -> str:
+    return f"{count:,} {what}" + ("" if count == 1 else "s")

@@ -17,7 +17,8 @@ from torch import Tensor
 
 from descend import eligibility
 from descend.backends import addresses
-from descend.backends.tables import Floats, Numbers, Table, overlapping
+from descend.backends.launches import Floats, Numbers
+from descend.backends.tables import Table, overlapping
 from descend.buckets import Step
 from descend.expr import Expr, hyper_of, leaf
 from descend.rule import Formula
@@ -38,6 +39,7 @@ class FusedStep:
         eager_groups: the indices of the groups with parameters that step eagerly.
         idle: parameters that a kernel might step, and that have no gradient and no state yet.
         variants: the formula of each group's index and number of dimensions.
+        of_groups: why no parameter of a group steps in a kernel, by its flags.
         lasts: whether the tables are good for more than one step (those that give slots their first value are not).
     """
 
@@ -47,35 +49,41 @@ class FusedStep:
     eager_groups: set[int] = field(default_factory=set)
     idle: list[Tensor] = field(default_factory=list)
     variants: dict[tuple[int, int], Formula] = field(default_factory=dict)
+    of_groups: list[str | None] = field(default_factory=list)
     lasts: bool = True
     _names: frozenset[str] = frozenset()
     _contents: addresses.Contents | None = None
     _by_group: dict[Expr, Floats] = field(default_factory=dict)
 
     def is_current(
-        self, groups: Groups, state: State, names: Collection[str], changed: Collection[int], variant: FormulaOf
+        self, groups: Groups, state: State, step: Step, restructured: Collection[int], variant: FormulaOf
     ) -> bool:
         """Whether the tables hold all that the kernels step, as it is now.
 
         Args:
             groups, state: the optimizer's.
-            names: what its options add to formulas.
-            changed: the groups whose values are others than they were.
+            step: what all parameters share.
+            restructured: the groups that may choose another formula than they did.
             variant: the formula for a group's index and a number of dimensions.
         """
-        if self._contents is None or self._names != frozenset(names):
+        if self._contents is None or self._names != step.numbers.keys():
             return False
         if self.tables and eligibility.is_forked():
             return False
         if not self._contents.is_unchanged(groups, state) or any(param.grad is not None for param in self.idle):
             return False
-        if changed:
-            self._by_group = {}
-            known = [place for place in self.variants if place[0] in changed]
-            if any(variant(*place) is not self.variants[place] for place in known):
-                return False
+        backend = step.options.backend
+        if any(eligibility.of_group(groups[i], backend) != self.of_groups[i] for i in restructured):
+            return False
+        asked = [place for place in self.variants if place[0] in restructured] if restructured else []
+        if any(variant(*place) is not self.variants[place] for place in asked):
+            return False
         moves = [table.refresh() for table in self.tables]
         return addresses.STALE not in moves and not (any(moves) and overlapping(self.tables))
+
+    def forget_numbers(self) -> None:
+        """Read the hyper-parameters anew at the next step."""
+        self._by_group = {}
 
     def attach(self, state: State) -> None:
         """Enter new state of the tables' parameters into the optimizer's."""
@@ -89,12 +97,11 @@ class FusedStep:
 
     def numbers(self, groups: Groups, step: Step) -> Numbers:
         """What the scalars of this step are computed from."""
-        read = {node for table in self.tables for node in table.reads}
-        added = {leaf("hyper", (name, None)): value for name, value in step.numbers.items()}
+        varying = {leaf("hyper", (name, None)): value for name, value in step.numbers.items()}
         if not self._by_group:
-            self._by_group = {node: _values(node, groups) for node in read - added.keys()}
-        by_group = {**self._by_group, **{node: np.full(len(groups), added[node]) for node in read & added.keys()}}
-        return Numbers(by_group, step.options.seed, step.clock, torch.get_num_threads())
+            read = {node for table in self.tables for node in table.reads}
+            self._by_group = {node: _values(node, groups) for node in read - varying.keys()}
+        return Numbers(self._by_group, varying, step.options.seed, step.clock, torch.get_num_threads())
 
 
 def _values(node: Expr, groups: Groups) -> Floats:

@@ -59,8 +59,9 @@ def build(
         sorting.sort(buckets)
         fused = sorting.fused_step()
     eligibility.check_demands(groups, step.options.backend, fused.reasons)
-    if general is not None and any(group["fused"] is not False for group in groups) and step.options.backend == "auto":
-        _warn_once(f"no fused kernels: {general}; steps are taken eagerly, which is slower")
+    missing = compiler.unavailable()
+    if missing is not None and any(eligibility.of_group(group, step.options.backend) is None for group in groups):
+        _warn_once(f"no fused kernels: {missing}; steps are taken eagerly, which is slower")
     return fused, sorting.left
 
 
@@ -188,7 +189,8 @@ class _Sorting:
             for member in draft.members
         }
         lasts = all(formula is draft.variant.settle(frozenset()) for (formula, _), draft in self.drafts.items())
-        return FusedStep(tables, self.reasons, taken, eager, self.idle, places, lasts)
+        of_groups = [eligibility.of_group(group, self.step.options.backend) for group in self.groups]
+        return FusedStep(tables, self.reasons, taken, eager, self.idle, places, of_groups, lasts)
 
     def _kernels(self) -> list[tuple[kernels.Kernel, kernels.Kernel | None]]:
         """For each draft its kernel and, where gradients are clipped by their norm, the one that measures them.
@@ -198,8 +200,11 @@ class _Sorting:
         requests: list[tuple[Formula, Storage]] = []
         for (formula, storage), draft in self.drafts.items():
             names = frozenset(self.step.numbers)
-            measured = _norm_of_gradient(draft.variant, names) if "clip_coefficient" in names else formula
-            requests += [(formula, storage), (measured, storage), (draft.variant.settle(frozenset()), storage)]
+            measured = (formula, storage)
+            if "clip_coefficient" in names:
+                with_norm = replace(storage, dtypes=(*storage.dtypes, ("norm", "float64")))
+                measured = (_norm_of_gradient(draft.variant, names), with_norm)
+            requests += [(formula, storage), measured, (draft.variant.settle(frozenset()), storage)]
         made = kernels.prepare(requests)
         return [
             (kernel, None if norms is kernel else norms) for kernel, norms in zip(made[::3], made[1::3], strict=True)

@@ -131,6 +131,12 @@ class Seen:
         pairs = enumerate(zip(self._found, self._seen, strict=True))
         return self._mutable | {i for i, (found, seen) in pairs if not all(map(is_, found, seen))}
 
+    def restructured(self, changed: set[int]) -> set[int]:
+        """Those of the changed groups that may choose another formula now: more than the size of a number changed."""
+        if len(self._found) != len(self._seen):
+            return changed
+        return {i for i in changed if not all(map(_chooses_as, self._found[i], self._seen[i])) or i in self._mutable}
+
     def _reader(self, rule: Rule) -> itemgetter[Any]:
         if rule not in self._readers:
             self._readers[rule] = itemgetter(*rule.hyper_parameters, *_STRUCTURAL_FLAGS)
@@ -141,6 +147,15 @@ class Seen:
         if changed:
             self._mutable = {i for i, found in enumerate(self._found) if _is_mutable(found)}
         self._seen = self._found
+
+
+def _chooses_as(found: object, seen: object) -> bool:
+    """Whether two values choose the same formula: they are the same, or numbers of which both or none are 0."""
+    if found is seen:
+        return True
+    if type(found) is tuple and type(seen) is tuple and len(found) == len(seen):
+        return all(map(_chooses_as, found, seen))
+    return type(found) in (int, float) and type(seen) in (int, float) and (found == 0) == (seen == 0)
 
 
 def _is_mutable(values: tuple[object, ...]) -> bool:

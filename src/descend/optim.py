@@ -76,8 +76,9 @@ _ARGUMENTS = """
         foreach: False forbids torch's multi-tensor functions; otherwise they are used where they can be.
         capturable: keep step counts on the parameter's device.
         differentiable: let gradients flow through the step (parameters must then not be leaves).
-        fused: True asks for a fused kernel.
-        backend: "auto" takes the fastest backend that can run, "eager" the interpreter.
+        fused: True demands a fused kernel and raises, saying why, where there can be none; False forbids it.
+        backend: "auto" steps in a fused kernel what can be and the rest eagerly, as `explain` tells; "cpp" demands
+            kernels as `fused` does, "eager" takes none.
         state_dtype: the storage type of state shaped like the parameter; None is the parameter's.
         stochastic_rounding: round at random what is stored in bfloat16, so that its mean stays.
         clip_norm: scale all gradients together down to this norm, as torch.nn.utils.clip_grad_norm_ does.

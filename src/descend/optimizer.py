@@ -41,7 +41,7 @@ class Optimizer(torch.optim.Optimizer):
         foreach: False forbids torch's multi-tensor functions; otherwise they are used where they can be.
         capturable: keep step counts on the parameter's device.
         differentiable: let gradients flow through the step (parameters must then not be leaves).
-        fused: True asks for a fused kernel.
+        fused: True demands a fused kernel and raises, saying why, where there can be none; False forbids it.
         hyper_parameters: values in place of the rules' defaults: numbers, schedules or 1-element tensors. Each applies
             to every group whose rule declares it.
 
@@ -222,6 +222,7 @@ class Optimizer(torch.optim.Optimizer):
         for i in chosen:
             self._schedules.replace(i, self.param_groups[i], name, value, self.applied_steps)
 
+    @torch._disable_dynamo  # type: ignore[attr-defined]
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """Take one step.
 
@@ -255,7 +256,8 @@ class Optimizer(torch.optim.Optimizer):
             numbers = self.options.numbers(getattr(self, "grad_scale", None), differentiable=differentiable)
             step = Step(self.options, numbers, self.applied_steps)
             work = Work(self._rules, self.param_groups, self.state, step, partial(self._formula, names=numbers))
-            fused, buckets = stepping.prepare(work, self._fused, changed)
+            restructured = self._seen.restructured(changed)
+            fused, buckets = stepping.prepare(work, self._fused, changed, restructured)
             if self.options.clip_norm is not None:
                 stepping.clip_norm(work, fused, buckets, self.options.clip_norm)
             results = stepping.compute_first(work, buckets)
@@ -358,7 +360,10 @@ class Optimizer(torch.optim.Optimizer):
             self._holds_averages = False
 
     def explain(self) -> str:
-        """Per param group: the backend that runs and why, the rule, the numbers in force, state and cost."""
+        """Per param group: the backend that runs and why, the rule, the numbers in force, state and cost.
+
+        A backend is called "expected" for parameters that have not been stepped yet.
+        """
         from descend import explanation
 
         return explanation.explain(self)

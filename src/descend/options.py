@@ -36,7 +36,8 @@ class Options:
     """Our own keyword-only options of every class, which hold for all of an optimizer's param groups.
 
     Args:
-        backend: "auto" takes the fastest backend that can run, "eager" the interpreter.
+        backend: "auto" steps in a fused kernel what can be and the rest eagerly, "cpp" demands kernels and raises where
+            there can be none, "eager" takes none.
         state_dtype: the storage type of state shaped like the parameter where the rule names none; None is the
             parameter's. Arithmetic stays in the type that the parameter asks for.
         stochastic_rounding: round at random what is stored in bfloat16, up or down with the probability that leaves

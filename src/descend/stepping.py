@@ -35,13 +35,16 @@ class Work:
     variant: Callable[[int, int], Formula]
 
 
-def prepare(work: Work, fused: FusedStep, changed: Collection[int]) -> tuple[FusedStep, Buckets]:
+def prepare(
+    work: Work, fused: FusedStep, changed: Collection[int], restructured: Collection[int]
+) -> tuple[FusedStep, Buckets]:
     """Sort everything that has a gradient onto the backends; nothing is written yet.
 
     Args:
         work: what the step is taken with.
         fused: the tables of the last step, which are kept where they still fit.
         changed: the groups whose values may be others than at the last step.
+        restructured: those of them that may choose another formula.
 
     Returns:
         The tables for kernels, and the buckets that step eagerly, by rule.
@@ -50,7 +53,9 @@ def prepare(work: Work, fused: FusedStep, changed: Collection[int]) -> tuple[Fus
         RuntimeError: for sparse gradients, for state that a step could not be written into, and where a kernel was
             asked for and cannot be.
     """
-    if fused.is_current(work.groups, work.state, work.step.numbers, changed, work.variant):
+    if changed:
+        fused.forget_numbers()
+    if fused.is_current(work.groups, work.state, work.step, restructured, work.variant):
         return fused, _buckets(work, fused.eager_groups, fused.taken)
     return build(_buckets(work, range(len(work.groups))), work.rules, work.groups, work.state, work.step, work.variant)
 

@@ -43,7 +43,7 @@ class _Torch(ctypes.Structure):
 class _Table(ctypes.Structure):
     _fields_ = [(name, ctypes.c_int64) for name in ("count", "streams", "entries")] + [
         (name, ctypes.c_void_p)
-        for name in ("params", "states", "keys", "held", "types", "dtypes", "shapes", "addresses", "active")
+        for name in ("params", "states", "keys", "held", "types", "dtypes", "shapes", "addresses", "places", "active")
     ]
 
 
@@ -92,6 +92,7 @@ class Addresses:
         """What the native code reads; the arrays live as long as this object."""
         layouts = [[x.ndim, *x.shape, *x.stride()] for x in self.params]
         self._shapes = np.array([number for layout in layouts for number in layout], dtype=np.int64)
+        self._places = np.zeros_like(self.table)
         self._dtypes = np.array([_dtype_number(dtype) for dtype in self.dtypes], dtype=np.int64)
         self._pointers = [np.array([id(x) for x in held], dtype=np.int64) for held in (self.keys, self.held, _PLAIN)]
         self._description = _Table(
@@ -104,6 +105,7 @@ class Addresses:
             self._dtypes.ctypes.data,
             self._shapes.ctypes.data,
             self.table.ctypes.data,
+            self._places.ctypes.data,
             self.active.ctypes.data,
         )
         self._reference = ctypes.byref(self._description)

@@ -73,6 +73,15 @@ def unavailable() -> str | None:
     return None
 
 
+def version() -> str | None:
+    """What the compiler calls itself, such as "g++ (GCC) 14.2.0"; None if there is none."""
+    try:
+        said = subprocess.run([*_command(), "--version"], capture_output=True, text=True, check=True).stdout
+    except (LookupError, OSError, subprocess.CalledProcessError):
+        return None
+    return said.partition("\n")[0].strip() or None
+
+
 def load(source: str) -> ctypes.CDLL:
     """Return the compiled source: from this process, else from the cache on disk, else from the compiler.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -38,18 +39,23 @@ def prepare(requests: Sequence[tuple[Formula, Storage]]) -> list[Kernel]:
     new = [(formula, storage) for formula, storage in dict.fromkeys(requests) if storage not in _known(formula)]
     if new:
         plans = [plan(formula) for formula, _ in new]
-        symbols = [f"{formula.rule.name}_{number}" for number, (formula, _) in enumerate(new, 1)]
+        symbols = [f"{identifier(formula.rule.name)}_{number}" for number, (formula, _) in enumerate(new, 1)]
         sources = [
             cpp.kernel(planned, storage, symbol)
             for planned, (_, storage), symbol in zip(plans, new, symbols, strict=True)
         ]
-        names = dict.fromkeys(formula.rule.name for formula, _ in new)
-        library = compiler.load(cpp.translation_unit(sources, ", ".join(names)))
+        titles = dict.fromkeys(f"{formula.rule.name} {storage['p']}" for formula, storage in new)
+        library = compiler.load(cpp.translation_unit(sources, ", ".join(titles)))
         for planned, (formula, storage), symbol in zip(plans, new, symbols, strict=True):
             function = getattr(library, symbol)
             function.restype, function.argtypes = None, [ctypes.c_void_p]
             _known(formula)[storage] = Kernel(planned, storage, function)
     return [_known(formula)[storage] for formula, storage in requests]
+
+
+def identifier(name: str) -> str:
+    """A name that C++ takes, from a rule's."""
+    return re.sub(r"\W", "_", name, flags=re.ASCII)
 
 
 def _known(formula: Formula) -> dict[Storage, Kernel]:

@@ -30,30 +30,36 @@ def mapped() -> list[str]:
 
 
 @functools.cache
-def runtime() -> Runtime | None:
-    """The one runtime of this process; None, with a warning, where there is none or more than one."""
+def find() -> Runtime | str:
+    """The one runtime of this process, or what is wrong; it is looked for once, so the earlier the better."""
     files = mapped()
     if len(files) != 1:
-        found = (
-            f"{len(files)} OpenMP runtimes are loaded ({', '.join(files)})" if files else "no OpenMP runtime is loaded"
-        )
-        warnings.warn(
-            f"{found}, so kernels run on one thread: several would fight over the cores. Import the package that "
-            "brings its own after the first step, or call torch.set_num_threads(1) to say that one thread is meant",
-            stacklevel=2,
-        )
-        return None
+        return f"{len(files)} OpenMP runtimes are loaded ({', '.join(files) or 'none'})"
     library = ctypes.CDLL(files[0])
     names = ("GOMP_parallel", "omp_get_thread_num", "omp_get_num_threads")
     try:
-        addresses = [ctypes.cast(getattr(library, name), ctypes.c_void_p).value or 0 for name in names]
+        return Runtime(*(ctypes.cast(getattr(library, name), ctypes.c_void_p).value or 0 for name in names))
     except AttributeError:
-        warnings.warn(f"the OpenMP runtime {files[0]} lacks {names[0]}, so kernels run on one thread", stacklevel=2)
-        return None
-    return Runtime(*addresses)
+        return f"the OpenMP runtime {files[0]} lacks {names[0]}"
+
+
+@functools.cache
+def _warn(problem: str) -> None:
+    warnings.warn(
+        f"{problem}, so kernels run on one thread: several runtimes would fight over the cores. Import the package that "
+        "brings its own after the first step, or call torch.set_num_threads(1) to say that one thread is meant",
+        stacklevel=2,
+    )
 
 
 def team(threads: int) -> tuple[int, int, int, int]:
-    """What a kernel needs to run on so many threads: three functions and their number."""
-    found = runtime() if threads > 1 else None
-    return (found.parallel, found.number, found.size, threads) if found else (0, 0, 0, 1)
+    """What a kernel needs to run on so many threads: three functions and their number.
+
+    One thread, with a warning, where there is no runtime or more than one.
+    """
+    if threads > 1:
+        found = find()
+        if isinstance(found, Runtime):
+            return found.parallel, found.number, found.size, threads
+        _warn(found)
+    return 0, 0, 0, 1

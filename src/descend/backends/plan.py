@@ -116,13 +116,21 @@ class Plan:
 
 
 def plan(formula: Formula) -> Plan:
-    """Plan a settled formula.
+    """Plan a settled formula, once.
 
     Raises:
         NotPlanned: for slots that exist once per optimizer.
     """
+    known = formula.derived
+    if "plan" not in known:
+        known["plan"] = _planned(formula)
+    made: Plan = known["plan"]
+    return made
+
+
+def _planned(formula: Formula) -> Plan:
     if any(slot.shape == "optimizer" for slot in formula.slots.values()):
-        raise NotPlanned("the rule keeps a slot that exists once per optimizer")
+        raise NotPlanned("its rule keeps a slot that exists once per optimizer")
     formula = formula.rewritten(_by_reciprocal)
     outputs = formula.outputs
     nodes = tuple(walk(outputs.values()))

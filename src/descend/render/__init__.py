@@ -12,12 +12,12 @@ from typing import Final
 from descend.render import as_latex, as_mathml, as_text
 from descend.render.as_cpp import cpp
 from descend.render.as_python import python
-from descend.render.costs import Cost, cost
+from descend.render.costs import BYTES, Cost, cost
 from descend.render.keys import key
 from descend.render.notation import equations
 from descend.tracing import Formula
 
-__all__ = ["Cost", "cost", "key", "latex", "mathml", "source", "text"]
+__all__ = ["BYTES", "Cost", "cost", "key", "latex", "mathml", "source", "text"]
 
 LANGUAGES: Final[dict[str, Callable[[Formula], str]]] = {"python": python, "cpp": cpp}
 """The languages of `source`, and what writes each."""

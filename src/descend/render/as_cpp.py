@@ -14,7 +14,7 @@ _ABOUT = """\
 //
 """
 _FRESH = """
-// This one takes every step but the first: {slots} {has} no value then, and a kernel that does not load {it} gives one."""
+// This one takes every step but the first: {slots} {has} no value then, and another kernel gives {it} the first."""
 
 
 def cpp(formula: Formula) -> str:
@@ -28,11 +28,11 @@ def cpp(formula: Formula) -> str:
     from descend.backends.cpp import Storage, kernel
     from descend.backends.plan import NotPlanned, plan
 
-    name = formula.rule.name
+    name = formula.rule.name if formula.rule.name.isidentifier() else "update_rule"
     try:
         planned = plan(formula.settle(frozenset()))
     except NotPlanned as reason:
-        raise ValueError(f"no kernel can be made of rule {name!r}, which steps eagerly: {reason}") from None
+        raise ValueError(f"{name!r} has no kernel and steps eagerly: {reason}") from None
     types = {"p": "float32", "g": "float32", **{name: slot.dtype or "float32" for name, slot in formula.slots.items()}}
     fresh = sorted(formula.asks_fresh)
     return _ABOUT.format(name=name, fresh=_of_fresh(fresh)) + kernel(planned, Storage(tuple(types.items())), name)

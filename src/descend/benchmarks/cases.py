@@ -1,0 +1,153 @@
+"""The steps themselves: ours beside torch's and other libraries', case by case."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from torch import nn
+
+from descend.benchmarks import contestants
+from descend.benchmarks.contestants import IMPLEMENTATIONS, OURS, PEERS, Peers
+from descend.benchmarks.page import Row, Table, count, milliseconds
+from descend.benchmarks.settings import Settings
+from descend.benchmarks.targets import BFLOAT16, LIMITS, Shapes
+from descend.benchmarks.timing import Timing, interleaved, threads
+
+
+@dataclass(frozen=True)
+class Case:
+    """Parameters to step.
+
+    Attributes:
+        title: of its table.
+        shapes: of the parameters.
+        arrange: what the constructors are given.
+        patience: how many times as many rounds it takes: short steps scatter more.
+    """
+
+    title: str
+    shapes: Shapes
+    arrange: Callable[[list[nn.Parameter]], Any] = list
+    patience: int = 1
+
+
+def _case(name: str, settings: Settings) -> Case:
+    sizes = settings.sizes
+    elements = sum(math.prod(shape) for shape in sizes.model)
+    small = [(sizes.width,)]
+    return {
+        "large": Case(f"One tensor of {count(sizes.large)}", [(sizes.large,)]),
+        "model": Case(
+            f"ResNet-18's parameters: {len(sizes.model)} tensors, {count(elements)}", sizes.model, patience=2
+        ),
+        "tensors": Case(f"{sizes.tensors:,} tensors of {sizes.width}", small * sizes.tensors, patience=3),
+        "groups": Case(
+            f"{sizes.groups:,} param groups of one tensor of {sizes.width}",
+            small * sizes.groups,
+            contestants.in_groups,
+            patience=3,
+        ),
+    }[name]
+
+
+def against_torch(name: str, settings: Settings) -> Table:
+    """Time every rule on the parameters of a case."""
+    case = _case(name, settings)
+    peers = Peers(PEERS if settings.heavyball else PEERS[:1])
+    rounds = settings.rounds * case.patience
+    table = Table(
+        case.title,
+        f"The limit is on our time over the best of torch's; n = {rounds}.",
+        _columns(peers=True),
+    )
+    for number in settings.threads:
+        for rule in settings.rules:
+            settings.progress(f"{case.title}: {rule}, threads: {number}")
+            with threads(number):
+                steps = contestants.steps(rule, case.shapes, case.arrange)
+                steps |= peers.steps(rule, case.shapes, case.arrange)
+                times = interleaved(steps, rounds)
+            limit = LIMITS[name].of(contestants.is_fused_in_torch(rule), number)
+            table.rows.append(comparison(rule, number, times, limit, _others(peers=True)))
+    settings.note(peers.notes)
+    return table
+
+
+def clip_and_average(name: str, settings: Settings) -> Table:
+    """Time clipping by norm, a step and the averaging of weights together."""
+    shapes, rounds, rule = settings.sizes.model, settings.rounds * 2, "AdamW"
+    elements = sum(math.prod(shape) for shape in shapes)
+    table = Table(
+        f"Clipping by norm, step and average of the weights: {len(shapes)} tensors, {count(elements)}",
+        "Ours is one step with `clip_norm` and `ema_decay`; torch's is `clip_grad_norm_`, a step, and "
+        f"`AveragedModel.update_parameters` with `get_ema_multi_avg_fn`; n = {rounds}.",
+        _columns(peers=False),
+    )
+    for number in settings.threads:
+        settings.progress(f"clipping and averaging, threads: {number}")
+        with threads(number):
+            times = interleaved(contestants.clipped_and_averaged(rule, shapes), rounds)
+        limit = LIMITS[name].of(True, number)
+        table.rows.append(comparison(rule, number, times, limit, _others(peers=False)))
+    return table
+
+
+def low_precision(name: str, settings: Settings) -> Table:
+    """Time steps in bfloat16 beside ours in float32."""
+    rule, size = "AdamW", settings.sizes.large
+    table = Table(
+        f"bfloat16: one tensor of {count(size)}",
+        "Parameters and gradients in bfloat16, against our own step in float32 in the same run; "
+        f"n = {settings.rounds}.",
+        ("rule", "threads", "types", "ms", "/ our float32", "limit"),
+    )
+    for number in settings.threads:
+        settings.progress(f"bfloat16, threads: {number}")
+        with threads(number):
+            times = interleaved(contestants.in_bfloat16(rule, size), settings.rounds)
+        for types, timing in times.items():
+            ratio = timing.median / times["float32"].median
+            limit = BFLOAT16.get(types)
+            cells = (rule, str(number), types, _with_quartiles(timing), f"{ratio:.2f}", _limit(limit))
+            table.rows.append(Row(cells, None if limit is None else ratio <= limit))
+    return table
+
+
+def comparison(rule: str, number: int, times: Mapping[str, Timing], limit: float, others: Sequence[str]) -> Row:
+    """The line of one rule: our time, its ratio to the best of torch's, and to each.
+
+    Args:
+        rule: its class's name.
+        number: of threads.
+        times: by contestant, ours among them.
+        limit: what the ratio to the best of torch's may be.
+        others: the contestants that have a column each.
+    """
+    ours = times[OURS].median
+    best = min((name for name in times if name in IMPLEMENTATIONS), key=lambda name: times[name].median)
+    ratio = ours / times[best].median
+    each = [f"{ours / times[name].median:.2f}" if name in times else "-" for name in others]
+    theirs = f"{milliseconds(times[best].median)} ({best})"
+    cells = (rule, str(number), _with_quartiles(times[OURS]), theirs, f"{ratio:.3f}", *each, _limit(limit))
+    return Row(cells, ratio <= limit, slower=ratio > 1)
+
+
+def _others(peers: bool) -> tuple[str, ...]:
+    return (*IMPLEMENTATIONS, *PEERS) if peers else tuple(IMPLEMENTATIONS)
+
+
+def _columns(peers: bool) -> tuple[str, ...]:
+    others = (f"/ {name}" for name in _others(peers))
+    return ("rule", "threads", "ours, ms", "best of torch, ms", "ours / best", *others, "limit")
+
+
+def _with_quartiles(timing: Timing) -> str:
+    low, high = milliseconds(timing.low), milliseconds(timing.high)
+    return f"{milliseconds(timing.median)} ({low} to {high})"
+
+
+def _limit(limit: float | None) -> str:
+    return "-" if limit is None else f"{limit:.2f}"

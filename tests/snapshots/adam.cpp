@@ -1,0 +1,77 @@
+// The fused kernel of adam: all float32 tensors of an optimizer in one call.
+// Other storage types, and the options of an optimizer, make kernels of their own.
+//
+// It is compiled behind two files of descend/backends: prelude.hpp has the storage types (load, store), the elementary
+// functions and random bits; driver.hpp has Tensor and Call (a row for each tensor, and tables of the scalars that the
+// host computes in float64) and for_each_chunk, which takes tensors apart into chunks and shares these among threads.
+//
+// adam: p float32, g float32, m float32, v float32; arithmetic in float
+// bucket[0]: betas[0]
+// bucket[1]: 1 - betas[0]
+// bucket[2]: 1 / (1 - power(betas[0], t))
+// bucket[3]: lr
+// bucket[4]: betas[1]
+// bucket[5]: 1 - betas[1]
+// bucket[6]: 1 / (1 - power(betas[1], t))
+// bucket[7]: eps
+namespace adam_kernel {
+using real = float;
+
+struct Row : Tensor {
+    float* p;
+    const float* g;
+    float* m;
+    float* v;
+};
+
+static __attribute__((noinline)) void pass0(int64_t count, float* __restrict p_, const float* __restrict g_, float* __restrict m_, float* __restrict v_, const double* bucket) {
+    const real beta1 = bucket[0];
+    const real s5 = bucket[1];
+    const real s6 = bucket[2];
+    const real lr = bucket[3];
+    const real beta2 = bucket[4];
+    const real s9 = bucket[5];
+    const real s10 = bucket[6];
+    const real eps = bucket[7];
+    for (int64_t tile = 0; tile < count; tile += TILE) {
+        for (int64_t j = 0; j < TILE; j++) {
+            const int64_t i = tile + j;
+            const real p = load(p_[i]);
+            const real m = load(m_[i]);
+            const real g = load(g_[i]);
+            const real v = load(v_[i]);
+            const real m_new = beta1 * m + s5 * g;
+            const real m_hat = m_new * s6;
+            const real v_new = beta2 * v + s9 * (g * g);
+            const real v_hat = v_new * s10;
+            store(p - lr * m_hat / (square_root(v_hat) + eps), p_[i]);
+            store(m_new, m_[i]);
+            store(v_new, v_[i]);
+        }
+    }
+}
+
+static void chunk0(const Call<Row>& call, const Row& row, int64_t index, int64_t start, int64_t length, int64_t chunk) {
+    const int64_t whole = length / TILE * TILE, rest = length - whole;
+    if (whole) pass0(whole, row.p + start, row.g + start, row.m + start, row.v + start, call.bucket + row.bucket * 8);
+    if (rest) {
+        float p[TILE] = {};
+        float g[TILE] = {};
+        float m[TILE] = {};
+        float v[TILE] = {};
+        copy(p, row.p + start + whole, rest);
+        copy(g, row.g + start + whole, rest);
+        copy(m, row.m + start + whole, rest);
+        copy(v, row.v + start + whole, rest);
+        pass0(TILE, p, g, m, v, call.bucket + row.bucket * 8);
+        copy(row.p + start + whole, p, rest);
+        copy(row.m + start + whole, m, rest);
+        copy(row.v + start + whole, v, rest);
+    }
+}
+
+extern "C" __attribute__((visibility("default"))) void adam(const Call<Row>* call) {
+    for_each_chunk(*call, chunk0);
+}
+
+}  // namespace adam_kernel

@@ -1,0 +1,80 @@
+// The fused kernel of adamwpaper: all float32 tensors of an optimizer in one call.
+// Other storage types, and the options of an optimizer, make kernels of their own.
+//
+// It is compiled behind two files of descend/backends: prelude.hpp has the storage types (load, store), the elementary
+// functions and random bits; driver.hpp has Tensor and Call (a row for each tensor, and tables of the scalars that the
+// host computes in float64) and for_each_chunk, which takes tensors apart into chunks and shares these among threads.
+//
+// adamwpaper: p float32, g float32, m float32, v float32; arithmetic in float
+// bucket[0]: betas[0]
+// bucket[1]: 1 - betas[0]
+// bucket[2]: 1 / (1 - power(betas[0], t))
+// bucket[3]: betas[1]
+// bucket[4]: 1 - betas[1]
+// bucket[5]: 1 / (1 - power(betas[1], t))
+// bucket[6]: eps
+// bucket[7]: lr
+// bucket[8]: eta
+namespace adamwpaper_kernel {
+using real = float;
+
+struct Row : Tensor {
+    float* p;
+    const float* g;
+    float* m;
+    float* v;
+};
+
+static __attribute__((noinline)) void pass0(int64_t count, float* __restrict p_, const float* __restrict g_, float* __restrict m_, float* __restrict v_, const double* bucket) {
+    const real beta1 = bucket[0];
+    const real s5 = bucket[1];
+    const real s6 = bucket[2];
+    const real beta2 = bucket[3];
+    const real s8 = bucket[4];
+    const real s9 = bucket[5];
+    const real eps = bucket[6];
+    const real lr = bucket[7];
+    const real eta = bucket[8];
+    for (int64_t tile = 0; tile < count; tile += TILE) {
+        for (int64_t j = 0; j < TILE; j++) {
+            const int64_t i = tile + j;
+            const real p = load(p_[i]);
+            const real m = load(m_[i]);
+            const real g = load(g_[i]);
+            const real v = load(v_[i]);
+            const real m_new = beta1 * m + s5 * g;
+            const real m_hat = m_new * s6;
+            const real v_new = beta2 * v + s8 * (g * g);
+            const real v_hat = v_new * s9;
+            const real update = lr * (m_hat / (square_root(v_hat) + eps));
+            store(p - eta * update, p_[i]);
+            store(m_new, m_[i]);
+            store(v_new, v_[i]);
+        }
+    }
+}
+
+static void chunk0(const Call<Row>& call, const Row& row, int64_t index, int64_t start, int64_t length, int64_t chunk) {
+    const int64_t whole = length / TILE * TILE, rest = length - whole;
+    if (whole) pass0(whole, row.p + start, row.g + start, row.m + start, row.v + start, call.bucket + row.bucket * 9);
+    if (rest) {
+        float p[TILE] = {};
+        float g[TILE] = {};
+        float m[TILE] = {};
+        float v[TILE] = {};
+        copy(p, row.p + start + whole, rest);
+        copy(g, row.g + start + whole, rest);
+        copy(m, row.m + start + whole, rest);
+        copy(v, row.v + start + whole, rest);
+        pass0(TILE, p, g, m, v, call.bucket + row.bucket * 9);
+        copy(row.p + start + whole, p, rest);
+        copy(row.m + start + whole, m, rest);
+        copy(row.v + start + whole, v, rest);
+    }
+}
+
+extern "C" __attribute__((visibility("default"))) void adamwpaper(const Call<Row>* call) {
+    for_each_chunk(*call, chunk0);
+}
+
+}  // namespace adamwpaper_kernel
