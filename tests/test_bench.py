@@ -47,6 +47,20 @@ def test_the_untimed_rounds_do_not_count():
     assert timing.interleaved({"a": step}, 3, clock=lambda: elapsed[0])["a"].median == 2.0
 
 
+def test_a_warm_step_follows_one_of_the_same_contestant_that_is_not_timed():
+    calls = []
+    elapsed = [0.0]
+
+    def step(name):
+        elapsed[0] += 1.0 if calls[-1:] == [name] else 10.0
+        calls.append(name)
+
+    steps = {name: lambda name=name: step(name) for name in "ab"}
+    assert {x.median for x in timing.interleaved(steps, 4, warm=True, clock=lambda: elapsed[0]).values()} == {1.0}
+    calls.clear()
+    assert timing.interleaved({**steps, "c": lambda: step("c")}, 3, clock=lambda: elapsed[0])["a"].high == 10.0
+
+
 def test_a_summary_is_the_median_and_the_quartiles():
     values = [5.0, 1.0, 4.0, 2.0, 3.0]
     assert timing.summary(values) == Timing(3.0, 2.0, 4.0, 5)
@@ -74,9 +88,9 @@ def times(**milliseconds):
 
 def test_our_time_is_held_to_the_best_of_torchs_and_to_nobody_elses():
     others = ("fused", "foreach", "loop", "pytorch_optimizer")
-    row = cases.comparison("AdamW", 1, times(ours=10, foreach=25, loop=20, pytorch_optimizer=5), 0.5, others)
-    assert row.cells[:5] == ("AdamW", "1", "10.0 (10.0 to 10.0)", "20.0 (loop)", "0.500")
-    assert row.cells[5:] == ("-", "0.40", "0.50", "2.00", "0.50")
+    row = cases.comparison("AdamW", 1, "cold", times(ours=10, foreach=25, loop=20, pytorch_optimizer=5), 0.5, others)
+    assert row.cells[:6] == ("AdamW", "1", "cold", "10.0 (10.0 to 10.0)", "20.0 (loop)", "0.500")
+    assert row.cells[6:] == ("-", "0.40", "0.50", "2.00", "0.50")
     assert (row.held, row.slower, row.verdict) == (True, False, "met")
 
 
@@ -89,7 +103,7 @@ def test_our_time_is_held_to_the_best_of_torchs_and_to_nobody_elses():
     ],
 )
 def test_what_is_lost_is_marked(ours, limit, verdict):
-    row = cases.comparison("AdamW", 2, times(ours=ours, fused=10, loop=30), limit, ("fused",))
+    row = cases.comparison("AdamW", 2, "cold", times(ours=ours, fused=10, loop=30), limit, ("fused",))
     assert row.verdict == verdict
 
 
@@ -255,6 +269,7 @@ def test_a_quick_run_yields_every_table_of_steps(tmp_path):
         lines = [line for line in table.splitlines() if line.startswith("|")]
         assert len(lines) > 2
         assert len({line.count("|") for line in lines}) == 1
+    assert page.count("| warm |") == 2
     assert "screening" in page
     assert f"torch {torch.__version__}" in page
     assert len(told) == len(chosen)

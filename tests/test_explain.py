@@ -207,9 +207,9 @@ def test_a_compiler_that_fails(monkeypatch):
 def test_threads(monkeypatch):
     monkeypatch.setattr(torch, "get_num_threads", lambda: 4)
     optimizer, eager = descend.SGD(parameters()), descend.SGD(parameters(), backend="eager")
-    monkeypatch.setattr(openmp, "runtime", lambda: openmp.Runtime(0, 0, 0))
+    monkeypatch.setattr(openmp, "find", lambda: openmp.Runtime(0, 0, 0))
     assert line(optimizer.explain(), "threads") == "threads: 4"
-    monkeypatch.setattr(openmp, "runtime", lambda: None)
+    monkeypatch.setattr(openmp, "find", lambda: "2 OpenMP runtimes are loaded")
     assert line(optimizer.explain(), "threads") == "threads: 1 (of 4: the process has no single OpenMP runtime)"
     assert line(eager.explain(), "threads") == "threads: 4"
 

@@ -184,7 +184,7 @@ def _application() -> "typer.Typer":
         heavyball: Annotated[bool, typer.Option("--heavyball", help="Measure HeavyBall too, for minutes.")] = False,
         out: Annotated[Path | None, typer.Option(help="A Markdown file for the tables.")] = None,
     ) -> None:
-        """Time steps beside torch's, in one run, and print tables with what they are held to.
+        """Time steps beside torch's, and print tables with targets.
 
         Cases: large, model, tensors, groups, bfloat16, clip-ema, bandwidth, memory, first-step.
         """

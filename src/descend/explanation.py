@@ -37,8 +37,7 @@ def explain(optimizer: Optimizer) -> str:
 def _threads(has_kernel: bool) -> str:
     """How many threads kernels may take; steps of little work take one."""
     allowed = torch.get_num_threads()
-    taken = openmp.team(allowed)[3] if has_kernel else allowed
-    if taken < allowed:
+    if has_kernel and allowed > 1 and not isinstance(openmp.find(), openmp.Runtime):
         return f"1 (of {allowed}: the process has no single OpenMP runtime)"
     return str(allowed)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from operator import is_, itemgetter
+from operator import call, is_, itemgetter
 from typing import Any, Final
 
 import numpy as np
@@ -119,11 +119,14 @@ class Seen:
         self._seen: list[tuple[object, ...]] = []
         self._found: list[tuple[object, ...]] = []
         self._mutable: set[int] = set()  # groups with values that can change in place
-        self._readers: dict[Rule, itemgetter[Any]] = {}
+        self._rules: list[Rule] = []
+        self._readers: list[itemgetter[Any]] = []  # of each group's values, by its rule
 
     def changed(self, rules: Sequence[Rule], groups: Sequence[Mapping[str, Any]]) -> set[int]:
         """The indices of groups whose hyper-parameters or flags may be others than those accepted last."""
-        self._found = [self._reader(rule)(group) for rule, group in zip(rules, groups, strict=True)]
+        if len(self._readers) != len(rules) or not all(map(is_, self._rules, rules)):
+            self._rules, self._readers = list(rules), [_reader(rule) for rule in rules]
+        self._found = list(map(call, self._readers, groups))
         if len(self._found) != len(self._seen):
             return set(range(len(groups)))
         if not self._mutable and self._found == self._seen:
@@ -137,16 +140,15 @@ class Seen:
             return changed
         return {i for i in changed if not all(map(_chooses_as, self._found[i], self._seen[i])) or i in self._mutable}
 
-    def _reader(self, rule: Rule) -> itemgetter[Any]:
-        if rule not in self._readers:
-            self._readers[rule] = itemgetter(*rule.hyper_parameters, *_STRUCTURAL_FLAGS)
-        return self._readers[rule]
-
     def accept(self, changed: set[int]) -> None:
         """Take what was found last as checked; `changed` is what was returned then."""
         if changed:
             self._mutable = {i for i, found in enumerate(self._found) if _is_mutable(found)}
         self._seen = self._found
+
+
+def _reader(rule: Rule) -> itemgetter[Any]:
+    return itemgetter(*rule.hyper_parameters, *_STRUCTURAL_FLAGS)
 
 
 def _chooses_as(found: object, seen: object) -> bool:

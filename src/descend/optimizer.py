@@ -11,6 +11,7 @@ import warnings
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
+from operator import is_, itemgetter
 from typing import Any, ClassVar
 
 import torch
@@ -186,7 +187,7 @@ class Optimizer(torch.optim.Optimizer):
     def _follow_groups(self) -> None:
         """Keep rules and schedules beside their groups where somebody has taken groups out of `param_groups`."""
         groups, known = self.param_groups, self._known_groups
-        if len(groups) == len(known) and all(a is b for a, b in zip(groups, known, strict=True)):
+        if len(groups) == len(known) and all(map(is_, groups, known)):
             return
         places = {id(group): place for place, group in enumerate(known)}
         if any(id(group) not in places for group in groups):
@@ -251,7 +252,7 @@ class Optimizer(torch.optim.Optimizer):
         changed = self._seen.changed(self._rules, self.param_groups)
         for i in changed:
             hyper.check(self._rules[i], self.param_groups[i])
-        differentiable = any(group["differentiable"] for group in self.param_groups)
+        differentiable = any(map(itemgetter("differentiable"), self.param_groups))
         with torch.set_grad_enabled(differentiable):
             numbers = self.options.numbers(getattr(self, "grad_scale", None), differentiable=differentiable)
             step = Step(self.options, numbers, self.applied_steps)

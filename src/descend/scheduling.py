@@ -68,7 +68,9 @@ class Schedules:
 
     def settle(self, groups: list[dict[str, Any]], clock: int) -> list[tuple[int, str]]:
         """Notice foreign numbers, and those taken back; returns the keys that schedules drive in this step."""
-        driven = []
+        driven: list[tuple[int, str]] = []
+        if not self:
+            return driven
         for i, driving in enumerate(self._driving):
             for name, value in driving.items():
                 found, written = groups[i][name], self._written[i][name]

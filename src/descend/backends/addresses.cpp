@@ -44,8 +44,9 @@ struct Table {
     const int64_t* dtypes;  // of parameter, gradient, and the entries that are streams
     const int64_t* shapes;  // per parameter: dimensions, sizes, strides, one after another
     int64_t* addresses;     // per parameter: of parameter, gradient, entries
-    int64_t* places;        // per parameter: where the C++ tensors of parameter, gradient and entries were last
     uint8_t* active;        // per parameter: has a gradient
+    const int64_t* lines;   // per parameter: memory that is read on the way to all this
+    int64_t width;          // how many lines a parameter has
 };
 
 constexpr int64_t AHEAD = 6;
@@ -53,10 +54,6 @@ constexpr int64_t AHEAD = 6;
 enum { SAME = 0, MOVED = 1, OTHER_GRADIENTS = 2, STALE = -1 };
 
 static void* handle(const Torch& torch, Object* tensor) { return reinterpret_cast<char*>(tensor) + torch.offset; }
-
-static int64_t place(const Torch& torch, Object* tensor) {
-    return *reinterpret_cast<int64_t*>(handle(torch, tensor));
-}
 
 static bool lies_at(const Torch& torch, Object* tensor, int64_t& address, int& change) {
     void* data;
@@ -88,14 +85,12 @@ static bool has_type(Object* tensor, Object** types) {
     return type == types[0] || type == types[1];
 }
 
-// The tensors of thousands of parameters lie all over memory: ask for those that come next while the present ones are
-// looked at. Where they were last is only a hint; a wrong one does no harm.
+// The objects of thousands of parameters lie all over memory: ask for those that come next while the present ones are
+// looked at. The lines are only a hint; a wrong one does no harm.
 static void fetch_ahead(const Table& table, int64_t i) {
     if (i >= table.count) return;
-    const int64_t* places = table.places + i * (2 + table.entries);
-    for (int64_t k = 0; k < 2 + table.entries; k++)
-        for (int64_t line = 0; line < 192; line += 64) __builtin_prefetch(reinterpret_cast<const char*>(places[k]) + line);
-    for (int64_t k = 0; k < table.entries; k++) __builtin_prefetch(table.held[i * table.entries + k]);
+    for (int64_t k = 0; k < table.width; k++)
+        __builtin_prefetch(reinterpret_cast<const void*>(table.lines[i * table.width + k]));
 }
 
 EXPORT int refresh(const Torch* torch, const Table* table, Object* name_of_gradient) {
@@ -104,11 +99,9 @@ EXPORT int refresh(const Torch* torch, const Table* table, Object* name_of_gradi
     for (int64_t i = 0; i < table->count; i++) {
         fetch_ahead(*table, i + AHEAD);
         int64_t* addresses = table->addresses + i * (2 + table->entries);
-        int64_t* places = table->places + i * (2 + table->entries);
         Object* param = PyList_GetItem(table->params, i);
         if (!has_type(param, table->types) || !is_alike(*torch, param, table->dtypes[0], shape)) return STALE;
         if (!lies_at(*torch, param, addresses[0], change)) return STALE;
-        places[0] = place(*torch, param);
 
         Object* gradient = PyObject_GetAttr(param, name_of_gradient);
         if (!gradient) return PyErr_Clear(), STALE;
@@ -117,7 +110,6 @@ EXPORT int refresh(const Torch* torch, const Table* table, Object* name_of_gradi
         if (active)
             fits = has_type(gradient, table->types) && is_alike(*torch, gradient, table->dtypes[1], shape) &&
                    lies_at(*torch, gradient, addresses[1], change);
-        if (active) places[1] = place(*torch, gradient);
         Py_DecRef(gradient);
         if (!fits) return STALE;
         if (active != table->active[i]) {
@@ -129,11 +121,12 @@ EXPORT int refresh(const Torch* torch, const Table* table, Object* name_of_gradi
         for (int64_t k = 0; k < table->entries; k++) {
             Object* entry = PyDict_GetItemWithError(state, table->keys[k]);
             if (!entry || entry != table->held[i * table->entries + k]) return PyErr_Clear(), STALE;
-            if (k < table->streams && !is_alike(*torch, entry, table->dtypes[2 + k], shape)) return STALE;
-            places[2 + k] = place(*torch, entry);
-            const int64_t before = addresses[2 + k];
-            if (!lies_at(*torch, entry, addresses[2 + k], change)) return STALE;
-            if (k >= table->streams && before != addresses[2 + k]) return STALE;  // a view that is one no longer
+            int moved = SAME;
+            if (!lies_at(*torch, entry, addresses[2 + k], moved)) return STALE;
+            if (!moved) continue;
+            if (k >= table->streams) return STALE;  // a view that is one no longer
+            if (!is_alike(*torch, entry, table->dtypes[2 + k], shape)) return STALE;
+            change |= moved;
         }
         shape += 1 + 2 * shape[0];
     }

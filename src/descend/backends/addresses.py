@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -24,6 +25,8 @@ MOVED: Final = 1
 OTHER_GRADIENTS: Final = 2
 STALE: Final = -1
 
+_MANY: Final = 64
+"""From so many parameters on, their objects do not stay in the nearest cache."""
 _PLAIN: Final = (Tensor, torch.nn.Parameter)
 _FUNCTIONS: Final = (
     "get_data_ptr",
@@ -41,10 +44,25 @@ class _Torch(ctypes.Structure):
 
 
 class _Table(ctypes.Structure):
-    _fields_ = [(name, ctypes.c_int64) for name in ("count", "streams", "entries")] + [
-        (name, ctypes.c_void_p)
-        for name in ("params", "states", "keys", "held", "types", "dtypes", "shapes", "addresses", "places", "active")
-    ]
+    _fields_ = (
+        [(name, ctypes.c_int64) for name in ("count", "streams", "entries")]
+        + [
+            (name, ctypes.c_void_p)
+            for name in (
+                "params",
+                "states",
+                "keys",
+                "held",
+                "types",
+                "dtypes",
+                "shapes",
+                "addresses",
+                "active",
+                "lines",
+            )
+        ]
+        + [("width", ctypes.c_int64)]
+    )
 
 
 class Addresses:
@@ -92,7 +110,7 @@ class Addresses:
         """What the native code reads; the arrays live as long as this object."""
         layouts = [[x.ndim, *x.shape, *x.stride()] for x in self.params]
         self._shapes = np.array([number for layout in layouts for number in layout], dtype=np.int64)
-        self._places = np.zeros_like(self.table)
+        self._lines = self._lines_on_the_way()
         self._dtypes = np.array([_dtype_number(dtype) for dtype in self.dtypes], dtype=np.int64)
         self._pointers = [np.array([id(x) for x in held], dtype=np.int64) for held in (self.keys, self.held, _PLAIN)]
         self._description = _Table(
@@ -105,10 +123,26 @@ class Addresses:
             self._dtypes.ctypes.data,
             self._shapes.ctypes.data,
             self.table.ctypes.data,
-            self._places.ctypes.data,
             self.active.ctypes.data,
+            self._lines.ctypes.data,
+            self._lines.shape[1],
         )
         self._reference = ctypes.byref(self._description)
+
+    def _lines_on_the_way(self) -> npt.NDArray[np.int64]:
+        """For every parameter, the addresses of what is read to find its tensors: hints to fetch them in time."""
+        if len(self.params) < _MANY:
+            return np.zeros((len(self.params), 0), dtype=np.int64)
+        rows = []
+        for i, (param, state) in enumerate(zip(self.params, self.states, strict=True)):
+            held = self.held[i * len(self.keys) : (i + 1) * len(self.keys)]
+            row = [id(state), *(line + offset for line in _pointers(id(state), 6) for offset in (0, 64, 128))]
+            row += _pointers(param._cdata, 8)
+            for x in [param, *([] if param.grad is None else [param.grad]), *held]:
+                row += [id(x), x._cdata, x._cdata + 64, x._cdata + 128, x.untyped_storage()._cdata]
+            rows.append(row)
+        width = max(map(len, rows))
+        return np.array([row + row[:1] * (width - len(row)) for row in rows], dtype=np.int64)
 
     def refresh(self) -> int:
         """Read every address anew.
@@ -142,6 +176,12 @@ class Addresses:
             return STALE
         moved = MOVED if (self.table != before).any() else SAME
         return moved | (OTHER_GRADIENTS if (self.active != active).any() else SAME)
+
+
+def _pointers(address: int, count: int) -> list[int]:
+    """What looks like addresses among the first words of an object."""
+    words = (ctypes.c_int64 * count).from_address(address)
+    return [word for word in words if 2**32 < word < 2**47]
 
 
 def is_dense_as(x: Tensor, param: Tensor, dtype: torch.dtype) -> bool:

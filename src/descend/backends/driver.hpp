@@ -2,6 +2,8 @@
 
 constexpr int64_t TILE = 64;      // elements that the innermost loop handles; shorter ends are padded to a tile
 constexpr int64_t CHUNK = 16384;  // elements between which threads split work, and that a partial sum covers
+constexpr int64_t SMALL = 256;    // elements of a tensor that is fetched as a whole, some rows ahead
+constexpr int64_t AHEAD = 4;      // rows
 constexpr int LANES = 16;         // partial sums that are added up side by side within a chunk
 
 // The OpenMP runtime that torch uses, as function pointers: a kernel never brings a second one.
@@ -46,6 +48,15 @@ struct Sweep {
     Body<Row> body;
 };
 
+// Small tensors lie all over memory: ask for those that come next while the present ones are worked on.
+template <class Row>
+static inline void fetch(const Row& row) {
+    if (row.numel > SMALL) return;
+    const char* const* streams = reinterpret_cast<const char* const*>(static_cast<const Tensor*>(&row) + 1);
+    for (uint64_t k = 0; k < (sizeof(Row) - sizeof(Tensor)) / sizeof(char*); k++)
+        for (int64_t byte = 0; byte < row.numel * 4; byte += 64) __builtin_prefetch(streams[k] + byte, 1);
+}
+
 // Every chunk whose place in the work lies in [from, to).
 template <class Row>
 static void visit(const Sweep<Row>& sweep, int64_t from, int64_t to) {
@@ -55,6 +66,7 @@ static void visit(const Sweep<Row>& sweep, int64_t from, int64_t to) {
         while (first + step < call.count && call.rows[first + step].work <= from) first += step;
     for (int64_t i = first; i < call.count && call.rows[i].work < to; i++) {
         const Row& row = call.rows[i];
+        if (i + AHEAD < call.count) fetch(call.rows[i + AHEAD]);
         int64_t start = row.work >= from ? 0 : (from - row.work + CHUNK - 1) / CHUNK * CHUNK;
         for (; start < row.numel && row.work + start < to; start += CHUNK) {
             const int64_t rest = row.numel - start;

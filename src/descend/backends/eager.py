@@ -184,7 +184,8 @@ class _Work:
         return scalar_leaf(node, bucket.hyper_parameters, bucket.t)
 
     def _cast(self, tensors: list[Tensor]) -> list[Tensor]:
-        return tensors if tensors[0].dtype == self.dtype else [x.to(self.dtype) for x in tensors]
+        alike = all(x.dtype == self.dtype for x in tensors)
+        return tensors if alike else [x.to(self.dtype) for x in tensors]
 
     def _operate(self, node: Expr) -> Value:
         args = [self.values[a] for a in node.args]

@@ -46,7 +46,7 @@ def find() -> Runtime | str:
 @functools.cache
 def _warn(problem: str) -> None:
     warnings.warn(
-        f"{problem}, so kernels run on one thread: several runtimes would fight over the cores. Import the package that "
+        f"{problem}, so kernels run on one thread: several would fight over the cores. Import the package that "
         "brings its own after the first step, or call torch.set_num_threads(1) to say that one thread is meant",
         stacklevel=2,
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 from torch import nn
 
@@ -15,6 +15,13 @@ from descend.benchmarks.page import Row, Table, count, milliseconds
 from descend.benchmarks.settings import Settings
 from descend.benchmarks.targets import BFLOAT16, LIMITS, Shapes
 from descend.benchmarks.timing import Timing, interleaved, threads
+
+COLD: Final = "cold"
+WARM: Final = "warm"
+_CACHES: Final = (
+    " Cold: the others have stepped in between, as a model's passes do in training. Warm: every contestant has just "
+    "taken a step that was not timed."
+)
 
 
 @dataclass(frozen=True)
@@ -26,12 +33,14 @@ class Case:
         shapes: of the parameters.
         arrange: what the constructors are given.
         patience: how many times as many rounds it takes: short steps scatter more.
+        fits_caches: whether it is small enough for its memory to stay in them from one step to the next.
     """
 
     title: str
     shapes: Shapes
     arrange: Callable[[list[nn.Parameter]], Any] = list
     patience: int = 1
+    fits_caches: bool = False
 
 
 def _case(name: str, settings: Settings) -> Case:
@@ -43,12 +52,15 @@ def _case(name: str, settings: Settings) -> Case:
         "model": Case(
             f"ResNet-18's parameters: {len(sizes.model)} tensors, {count(elements)}", sizes.model, patience=2
         ),
-        "tensors": Case(f"{sizes.tensors:,} tensors of {sizes.width}", small * sizes.tensors, patience=3),
+        "tensors": Case(
+            f"{sizes.tensors:,} tensors of {sizes.width}", small * sizes.tensors, patience=2, fits_caches=True
+        ),
         "groups": Case(
             f"{sizes.groups:,} param groups of one tensor of {sizes.width}",
             small * sizes.groups,
             contestants.in_groups,
-            patience=3,
+            patience=2,
+            fits_caches=True,
         ),
     }[name]
 
@@ -60,7 +72,7 @@ def against_torch(name: str, settings: Settings) -> Table:
     rounds = settings.rounds * case.patience
     table = Table(
         case.title,
-        f"The limit is on our time over the best of torch's; n = {rounds}.",
+        f"The limit is on our time over the best of torch's; n = {rounds}." + (_CACHES if case.fits_caches else ""),
         _columns(peers=True),
     )
     for number in settings.threads:
@@ -69,9 +81,10 @@ def against_torch(name: str, settings: Settings) -> Table:
             with threads(number):
                 steps = contestants.steps(rule, case.shapes, case.arrange)
                 steps |= peers.steps(rule, case.shapes, case.arrange)
-                times = interleaved(steps, rounds)
-            limit = LIMITS[name].of(contestants.is_fused_in_torch(rule), number)
-            table.rows.append(comparison(rule, number, times, limit, _others(peers=True)))
+                limit = LIMITS[name].of(contestants.is_fused_in_torch(rule), number)
+                for caches in (COLD, WARM) if case.fits_caches else (COLD,):
+                    times = interleaved(steps, rounds, warm=caches == WARM)
+                    table.rows.append(comparison(rule, number, caches, times, limit, _others(peers=True)))
     settings.note(peers.notes)
     return table
 
@@ -91,7 +104,7 @@ def clip_and_average(name: str, settings: Settings) -> Table:
         with threads(number):
             times = interleaved(contestants.clipped_and_averaged(rule, shapes), rounds)
         limit = LIMITS[name].of(True, number)
-        table.rows.append(comparison(rule, number, times, limit, _others(peers=False)))
+        table.rows.append(comparison(rule, number, COLD, times, limit, _others(peers=False)))
     return table
 
 
@@ -116,12 +129,15 @@ def low_precision(name: str, settings: Settings) -> Table:
     return table
 
 
-def comparison(rule: str, number: int, times: Mapping[str, Timing], limit: float, others: Sequence[str]) -> Row:
+def comparison(
+    rule: str, number: int, caches: str, times: Mapping[str, Timing], limit: float, others: Sequence[str]
+) -> Row:
     """The line of one rule: our time, its ratio to the best of torch's, and to each.
 
     Args:
         rule: its class's name.
         number: of threads.
+        caches: what they hold as a step begins.
         times: by contestant, ours among them.
         limit: what the ratio to the best of torch's may be.
         others: the contestants that have a column each.
@@ -131,7 +147,7 @@ def comparison(rule: str, number: int, times: Mapping[str, Timing], limit: float
     ratio = ours / times[best].median
     each = [f"{ours / times[name].median:.2f}" if name in times else "-" for name in others]
     theirs = f"{milliseconds(times[best].median)} ({best})"
-    cells = (rule, str(number), _with_quartiles(times[OURS]), theirs, f"{ratio:.3f}", *each, _limit(limit))
+    cells = (rule, str(number), caches, _with_quartiles(times[OURS]), theirs, f"{ratio:.3f}", *each, _limit(limit))
     return Row(cells, ratio <= limit, slower=ratio > 1)
 
 
@@ -141,7 +157,7 @@ def _others(peers: bool) -> tuple[str, ...]:
 
 def _columns(peers: bool) -> tuple[str, ...]:
     others = (f"/ {name}" for name in _others(peers))
-    return ("rule", "threads", "ours, ms", "best of torch, ms", "ours / best", *others, "limit")
+    return ("rule", "threads", "caches", "ours, ms", "best of torch, ms", "ours / best", *others, "limit")
 
 
 def _with_quartiles(timing: Timing) -> str:

@@ -41,13 +41,15 @@ def summary(seconds: list[float]) -> Timing:
 
 
 def interleaved(
-    steps: Mapping[str, Step], rounds: int, clock: Callable[[], float] = time.perf_counter
+    steps: Mapping[str, Step], rounds: int, warm: bool = False, clock: Callable[[], float] = time.perf_counter
 ) -> dict[str, Timing]:
     """Time every contestant once per round; who begins changes from round to round.
 
     Args:
         steps: the contestants.
         rounds: how often each is timed, after three rounds that are not.
+        warm: let each take one untimed step more at the beginning of its turn, so that its memory is in the caches;
+            otherwise the others' steps have left what they touched there, as a model's passes do.
         clock: gives the time in seconds.
     """
     names = list(steps)
@@ -56,6 +58,8 @@ def interleaved(
         for turn in range(-WARM_UP, rounds):
             first = turn % len(names)
             for name in names[first:] + names[:first]:
+                if warm:
+                    steps[name]()
                 start = clock()
                 steps[name]()
                 if turn >= 0:
