@@ -178,6 +178,21 @@ def test_a_gradient_scale_means_the_same_to_both_backends(case):
         torch.testing.assert_close(a, b, rtol=1e-10, atol=1e-12)
 
 
+@pytest.mark.parametrize("absent", [0, 2])
+def test_random_rounding_is_that_of_the_place_in_the_optimizer(absent):
+    """Exact arithmetic, so that both backends round the same numbers, also where a gradient is absent."""
+    results = []
+    for backend in ("cpp", "eager"):
+        params = parameters(torch.bfloat16)
+        optimizer = descend.SGD(params, lr=0.25, stochastic_rounding=True, seed=7, backend=backend)
+        for step in range(2):
+            give_gradients(params, step)
+            params[absent].grad = None
+            optimizer.step()
+        results.append(stored(optimizer))
+    assert_same_bits(*results)
+
+
 # --- what a step must not do ----------------------------------------------------------------------------------------
 
 

@@ -95,8 +95,7 @@ class Addresses:
         self.active = np.zeros(len(self.params), dtype=np.uint8)
         self._read_once()
         self._native = _native()
-        if self._native is not None:
-            self._describe()
+        self._reference: Any = None  # of what the native code reads, made when it is first called
 
     def _read_once(self) -> None:
         for i, param in enumerate(self.params):
@@ -129,6 +128,10 @@ class Addresses:
         )
         self._reference = ctypes.byref(self._description)
 
+    def follow(self, states: Sequence[dict[str, Any]]) -> None:
+        """Read the entries from these dicts from now on; they hold the same."""
+        self.states[:], self._reference = states, None
+
     def _lines_on_the_way(self) -> npt.NDArray[np.int64]:
         """For every parameter, the addresses of what is read to find its tensors: hints to fetch them in time."""
         if len(self.params) < _MANY:
@@ -153,6 +156,8 @@ class Addresses:
         """
         if self._native is None:
             return self._refresh_in_python()
+        if self._reference is None:
+            self._describe()
         return int(self._native.refresh(self._native.torch, self._reference, "grad"))
 
     def _refresh_in_python(self) -> int:

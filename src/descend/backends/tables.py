@@ -101,7 +101,7 @@ class Table:
             entry = state[member.param]
             entry.update(member.state)
             member.state = entry
-        self.addresses.states[:] = [member.state for member in self.members]
+        self.addresses.follow([member.state for member in self.members])
 
     @property
     def reads(self) -> set[Expr]:
