@@ -6,10 +6,6 @@
 // host computes in float64) and for_each_chunk, which takes tensors apart into chunks and shares these among threads.
 //
 // adadelta: p float32, g float32, v float32, u float32; arithmetic in float
-// bucket[0]: eps
-// bucket[1]: rho
-// bucket[2]: 1 - rho
-// bucket[3]: lr
 namespace adadelta_kernel {
 using real = float;
 
@@ -23,7 +19,7 @@ struct Row : Tensor {
 static __attribute__((noinline)) void pass0(int64_t count, float* __restrict p_, const float* __restrict g_, float* __restrict v_, float* __restrict u_, const double* bucket) {
     const real eps = bucket[0];
     const real rho = bucket[1];
-    const real s6 = bucket[2];
+    const real s1 = bucket[2];  // 1 - rho
     const real lr = bucket[3];
     for (int64_t tile = 0; tile < count; tile += TILE) {
         for (int64_t j = 0; j < TILE; j++) {
@@ -32,9 +28,9 @@ static __attribute__((noinline)) void pass0(int64_t count, float* __restrict p_,
             const real u = load(u_[i]);
             const real v = load(v_[i]);
             const real g = load(g_[i]);
-            const real v_new = rho * v + s6 * (g * g);
+            const real v_new = rho * v + s1 * (g * g);
             const real delta = square_root(u + eps) / square_root(v_new + eps) * g;
-            const real u_new = rho * u + s6 * (delta * delta);
+            const real u_new = rho * u + s1 * (delta * delta);
             store(p - lr * delta, p_[i]);
             store(v_new, v_[i]);
             store(u_new, u_[i]);

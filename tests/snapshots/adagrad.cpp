@@ -6,8 +6,6 @@
 // host computes in float64) and for_each_chunk, which takes tensors apart into chunks and shares these among threads.
 //
 // adagrad: p float32, g float32, total float32; arithmetic in float
-// bucket[0]: lr / (1 + (t - 1) * lr_decay)
-// bucket[1]: eps
 namespace adagrad_kernel {
 using real = float;
 
@@ -18,7 +16,7 @@ struct Row : Tensor {
 };
 
 static __attribute__((noinline)) void pass0(int64_t count, float* __restrict p_, const float* __restrict g_, float* __restrict total_, const double* bucket) {
-    const real rate = bucket[0];
+    const real rate = bucket[0];  // lr / (1 + (t - 1) * lr_decay)
     const real eps = bucket[1];
     for (int64_t tile = 0; tile < count; tile += TILE) {
         for (int64_t j = 0; j < TILE; j++) {

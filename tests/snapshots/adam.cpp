@@ -6,14 +6,6 @@
 // host computes in float64) and for_each_chunk, which takes tensors apart into chunks and shares these among threads.
 //
 // adam: p float32, g float32, m float32, v float32; arithmetic in float
-// bucket[0]: betas[0]
-// bucket[1]: 1 - betas[0]
-// bucket[2]: 1 / (1 - power(betas[0], t))
-// bucket[3]: lr
-// bucket[4]: betas[1]
-// bucket[5]: 1 - betas[1]
-// bucket[6]: 1 / (1 - power(betas[1], t))
-// bucket[7]: eps
 namespace adam_kernel {
 using real = float;
 
@@ -25,13 +17,13 @@ struct Row : Tensor {
 };
 
 static __attribute__((noinline)) void pass0(int64_t count, float* __restrict p_, const float* __restrict g_, float* __restrict m_, float* __restrict v_, const double* bucket) {
-    const real beta1 = bucket[0];
-    const real s5 = bucket[1];
-    const real s6 = bucket[2];
+    const real beta1 = bucket[0];  // betas[0]
+    const real s1 = bucket[1];  // 1 - betas[0]
+    const real s2 = bucket[2];  // 1 / (1 - power(betas[0], t))
     const real lr = bucket[3];
-    const real beta2 = bucket[4];
-    const real s9 = bucket[5];
-    const real s10 = bucket[6];
+    const real beta2 = bucket[4];  // betas[1]
+    const real s3 = bucket[5];  // 1 - betas[1]
+    const real s4 = bucket[6];  // 1 / (1 - power(betas[1], t))
     const real eps = bucket[7];
     for (int64_t tile = 0; tile < count; tile += TILE) {
         for (int64_t j = 0; j < TILE; j++) {
@@ -40,10 +32,10 @@ static __attribute__((noinline)) void pass0(int64_t count, float* __restrict p_,
             const real m = load(m_[i]);
             const real g = load(g_[i]);
             const real v = load(v_[i]);
-            const real m_new = beta1 * m + s5 * g;
-            const real m_hat = m_new * s6;
-            const real v_new = beta2 * v + s9 * (g * g);
-            const real v_hat = v_new * s10;
+            const real m_new = beta1 * m + s1 * g;
+            const real m_hat = m_new * s2;
+            const real v_new = beta2 * v + s3 * (g * g);
+            const real v_hat = v_new * s4;
             store(p - lr * m_hat / (square_root(v_hat) + eps), p_[i]);
             store(m_new, m_[i]);
             store(v_new, v_[i]);

@@ -6,11 +6,6 @@
 // host computes in float64) and for_each_chunk, which takes tensors apart into chunks and shares these among threads.
 //
 // adamax: p float32, g float32, m float32, u float32; arithmetic in float
-// bucket[0]: betas[0]
-// bucket[1]: 1 - betas[0]
-// bucket[2]: betas[1]
-// bucket[3]: eps
-// bucket[4]: lr / (1 - power(betas[0], t))
 namespace adamax_kernel {
 using real = float;
 
@@ -22,11 +17,11 @@ struct Row : Tensor {
 };
 
 static __attribute__((noinline)) void pass0(int64_t count, float* __restrict p_, const float* __restrict g_, float* __restrict m_, float* __restrict u_, const double* bucket) {
-    const real beta1 = bucket[0];
-    const real s5 = bucket[1];
-    const real beta2 = bucket[2];
+    const real beta1 = bucket[0];  // betas[0]
+    const real s1 = bucket[1];  // 1 - betas[0]
+    const real beta2 = bucket[2];  // betas[1]
     const real eps = bucket[3];
-    const real s8 = bucket[4];
+    const real s2 = bucket[4];  // lr / (1 - power(betas[0], t))
     for (int64_t tile = 0; tile < count; tile += TILE) {
         for (int64_t j = 0; j < TILE; j++) {
             const int64_t i = tile + j;
@@ -34,9 +29,9 @@ static __attribute__((noinline)) void pass0(int64_t count, float* __restrict p_,
             const real m = load(m_[i]);
             const real g = load(g_[i]);
             const real u = load(u_[i]);
-            const real m_new = beta1 * m + s5 * g;
+            const real m_new = beta1 * m + s1 * g;
             const real u_new = maximum(beta2 * u, absolute(g) + eps);
-            store(p - s8 * (m_new / u_new), p_[i]);
+            store(p - s2 * (m_new / u_new), p_[i]);
             store(m_new, m_[i]);
             store(u_new, u_[i]);
         }

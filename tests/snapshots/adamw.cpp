@@ -6,15 +6,6 @@
 // host computes in float64) and for_each_chunk, which takes tensors apart into chunks and shares these among threads.
 //
 // adamw: p float32, g float32, m float32, v float32; arithmetic in float
-// bucket[0]: 1 - lr * weight_decay
-// bucket[1]: betas[0]
-// bucket[2]: 1 - betas[0]
-// bucket[3]: 1 / (1 - power(betas[0], t))
-// bucket[4]: lr
-// bucket[5]: betas[1]
-// bucket[6]: 1 - betas[1]
-// bucket[7]: 1 / (1 - power(betas[1], t))
-// bucket[8]: eps
 namespace adamw_kernel {
 using real = float;
 
@@ -26,14 +17,14 @@ struct Row : Tensor {
 };
 
 static __attribute__((noinline)) void pass0(int64_t count, float* __restrict p_, const float* __restrict g_, float* __restrict m_, float* __restrict v_, const double* bucket) {
-    const real s4 = bucket[0];
-    const real beta1 = bucket[1];
-    const real s6 = bucket[2];
-    const real s7 = bucket[3];
+    const real s1 = bucket[0];  // 1 - lr * weight_decay
+    const real beta1 = bucket[1];  // betas[0]
+    const real s2 = bucket[2];  // 1 - betas[0]
+    const real s3 = bucket[3];  // 1 / (1 - power(betas[0], t))
     const real lr = bucket[4];
-    const real beta2 = bucket[5];
-    const real s10 = bucket[6];
-    const real s11 = bucket[7];
+    const real beta2 = bucket[5];  // betas[1]
+    const real s4 = bucket[6];  // 1 - betas[1]
+    const real s5 = bucket[7];  // 1 / (1 - power(betas[1], t))
     const real eps = bucket[8];
     for (int64_t tile = 0; tile < count; tile += TILE) {
         for (int64_t j = 0; j < TILE; j++) {
@@ -42,11 +33,11 @@ static __attribute__((noinline)) void pass0(int64_t count, float* __restrict p_,
             const real m = load(m_[i]);
             const real g = load(g_[i]);
             const real v = load(v_[i]);
-            const real p_new = p * s4;
-            const real m_new = beta1 * m + s6 * g;
-            const real m_hat = m_new * s7;
-            const real v_new = beta2 * v + s10 * (g * g);
-            const real v_hat = v_new * s11;
+            const real p_new = p * s1;
+            const real m_new = beta1 * m + s2 * g;
+            const real m_hat = m_new * s3;
+            const real v_new = beta2 * v + s4 * (g * g);
+            const real v_hat = v_new * s5;
             store(p_new - lr * m_hat / (square_root(v_hat) + eps), p_[i]);
             store(m_new, m_[i]);
             store(v_new, v_[i]);

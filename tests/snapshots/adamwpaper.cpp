@@ -6,15 +6,6 @@
 // host computes in float64) and for_each_chunk, which takes tensors apart into chunks and shares these among threads.
 //
 // adamwpaper: p float32, g float32, m float32, v float32; arithmetic in float
-// bucket[0]: betas[0]
-// bucket[1]: 1 - betas[0]
-// bucket[2]: 1 / (1 - power(betas[0], t))
-// bucket[3]: betas[1]
-// bucket[4]: 1 - betas[1]
-// bucket[5]: 1 / (1 - power(betas[1], t))
-// bucket[6]: eps
-// bucket[7]: lr
-// bucket[8]: eta
 namespace adamwpaper_kernel {
 using real = float;
 
@@ -26,12 +17,12 @@ struct Row : Tensor {
 };
 
 static __attribute__((noinline)) void pass0(int64_t count, float* __restrict p_, const float* __restrict g_, float* __restrict m_, float* __restrict v_, const double* bucket) {
-    const real beta1 = bucket[0];
-    const real s5 = bucket[1];
-    const real s6 = bucket[2];
-    const real beta2 = bucket[3];
-    const real s8 = bucket[4];
-    const real s9 = bucket[5];
+    const real beta1 = bucket[0];  // betas[0]
+    const real s1 = bucket[1];  // 1 - betas[0]
+    const real s2 = bucket[2];  // 1 / (1 - power(betas[0], t))
+    const real beta2 = bucket[3];  // betas[1]
+    const real s3 = bucket[4];  // 1 - betas[1]
+    const real s4 = bucket[5];  // 1 / (1 - power(betas[1], t))
     const real eps = bucket[6];
     const real lr = bucket[7];
     const real eta = bucket[8];
@@ -42,10 +33,10 @@ static __attribute__((noinline)) void pass0(int64_t count, float* __restrict p_,
             const real m = load(m_[i]);
             const real g = load(g_[i]);
             const real v = load(v_[i]);
-            const real m_new = beta1 * m + s5 * g;
-            const real m_hat = m_new * s6;
-            const real v_new = beta2 * v + s8 * (g * g);
-            const real v_hat = v_new * s9;
+            const real m_new = beta1 * m + s1 * g;
+            const real m_hat = m_new * s2;
+            const real v_new = beta2 * v + s3 * (g * g);
+            const real v_hat = v_new * s4;
             const real update = lr * (m_hat / (square_root(v_hat) + eps));
             store(p - eta * update, p_[i]);
             store(m_new, m_[i]);

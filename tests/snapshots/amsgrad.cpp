@@ -6,12 +6,6 @@
 // host computes in float64) and for_each_chunk, which takes tensors apart into chunks and shares these among threads.
 //
 // amsgrad: p float32, g float32, m float32, v float32, v_max float32; arithmetic in float
-// bucket[0]: betas[0]
-// bucket[1]: 1 - betas[0]
-// bucket[2]: lr
-// bucket[3]: betas[1]
-// bucket[4]: 1 - betas[1]
-// bucket[5]: eps
 namespace amsgrad_kernel {
 using real = float;
 
@@ -24,11 +18,11 @@ struct Row : Tensor {
 };
 
 static __attribute__((noinline)) void pass0(int64_t count, float* __restrict p_, const float* __restrict g_, float* __restrict m_, float* __restrict v_, float* __restrict v_max_, const double* bucket) {
-    const real beta1 = bucket[0];
-    const real s6 = bucket[1];
+    const real beta1 = bucket[0];  // betas[0]
+    const real s1 = bucket[1];  // 1 - betas[0]
     const real lr = bucket[2];
-    const real beta2 = bucket[3];
-    const real s9 = bucket[4];
+    const real beta2 = bucket[3];  // betas[1]
+    const real s2 = bucket[4];  // 1 - betas[1]
     const real eps = bucket[5];
     for (int64_t tile = 0; tile < count; tile += TILE) {
         for (int64_t j = 0; j < TILE; j++) {
@@ -38,8 +32,8 @@ static __attribute__((noinline)) void pass0(int64_t count, float* __restrict p_,
             const real g = load(g_[i]);
             const real v_max = load(v_max_[i]);
             const real v = load(v_[i]);
-            const real m_new = beta1 * m + s6 * g;
-            const real v_new = beta2 * v + s9 * (g * g);
+            const real m_new = beta1 * m + s1 * g;
+            const real v_new = beta2 * v + s2 * (g * g);
             const real v_max_new = maximum(v_max, v_new);
             store(p - lr * m_new / (square_root(v_max_new) + eps), p_[i]);
             store(m_new, m_[i]);

@@ -6,10 +6,6 @@
 // host computes in float64) and for_each_chunk, which takes tensors apart into chunks and shares these among threads.
 //
 // asgd: p float32, g float32, ax float32; arithmetic in float
-// tensor[0]: 1 - lambd * eta
-// tensor[1]: eta
-// tensor[2]: mu
-// tensor[3]: mu == 1
 namespace asgd_kernel {
 using real = float;
 
@@ -20,18 +16,18 @@ struct Row : Tensor {
 };
 
 static __attribute__((noinline)) void pass0(int64_t count, float* __restrict p_, const float* __restrict g_, float* __restrict ax_, const double* tensor) {
-    const real s3 = tensor[0];
+    const real s1 = tensor[0];  // 1 - lambd * eta
     const real eta = tensor[1];
     const real mu = tensor[2];
-    const bool s6 = tensor[3] != 0;
+    const bool s2 = tensor[3] != 0;  // mu == 1
     for (int64_t tile = 0; tile < count; tile += TILE) {
         for (int64_t j = 0; j < TILE; j++) {
             const int64_t i = tile + j;
             const real p = load(p_[i]);
             const real g = load(g_[i]);
             const real ax = load(ax_[i]);
-            const real p_new = p * s3 - eta * g;
-            const real ax_new = s6 ? p_new : ax + mu * (p_new - ax);
+            const real p_new = p * s1 - eta * g;
+            const real ax_new = s2 ? p_new : ax + mu * (p_new - ax);
             store(p_new, p_[i]);
             store(ax_new, ax_[i]);
         }

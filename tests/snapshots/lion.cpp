@@ -6,11 +6,6 @@
 // host computes in float64) and for_each_chunk, which takes tensors apart into chunks and shares these among threads.
 //
 // lion: p float32, g float32, m float32; arithmetic in float
-// bucket[0]: betas[0]
-// bucket[1]: 1 - betas[0]
-// bucket[2]: lr
-// bucket[3]: betas[1]
-// bucket[4]: 1 - betas[1]
 namespace lion_kernel {
 using real = float;
 
@@ -21,19 +16,19 @@ struct Row : Tensor {
 };
 
 static __attribute__((noinline)) void pass0(int64_t count, float* __restrict p_, const float* __restrict g_, float* __restrict m_, const double* bucket) {
-    const real beta1 = bucket[0];
-    const real s4 = bucket[1];
+    const real beta1 = bucket[0];  // betas[0]
+    const real s1 = bucket[1];  // 1 - betas[0]
     const real lr = bucket[2];
-    const real beta2 = bucket[3];
-    const real s7 = bucket[4];
+    const real beta2 = bucket[3];  // betas[1]
+    const real s2 = bucket[4];  // 1 - betas[1]
     for (int64_t tile = 0; tile < count; tile += TILE) {
         for (int64_t j = 0; j < TILE; j++) {
             const int64_t i = tile + j;
             const real p = load(p_[i]);
             const real m = load(m_[i]);
             const real g = load(g_[i]);
-            const real c = beta1 * m + s4 * g;
-            const real m_new = beta2 * m + s7 * g;
+            const real c = beta1 * m + s1 * g;
+            const real m_new = beta2 * m + s2 * g;
             store(p - lr * sign(c), p_[i]);
             store(m_new, m_[i]);
         }

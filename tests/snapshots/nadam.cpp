@@ -6,15 +6,6 @@
 // host computes in float64) and for_each_chunk, which takes tensors apart into chunks and shares these among threads.
 //
 // nadam: p float32, g float32, m float32, v float32; arithmetic in float
-// bucket[0]: betas[0]
-// bucket[1]: 1 - betas[0]
-// bucket[2]: lr
-// bucket[3]: betas[1]
-// bucket[4]: 1 - betas[1]
-// bucket[5]: 1 / (1 - power(betas[1], t))
-// bucket[6]: eps
-// tensor[0]: (1 - betas[0] * (1 - 0.5 * power(0.96, t * momentum_decay))) / (1 - mu_product * (betas[0] * (1 - 0.5 * power(0.96, t * momentum_decay))))
-// tensor[1]: betas[0] * (1 - 0.5 * power(0.96, (t + 1) * momentum_decay)) / (1 - mu_product * (betas[0] * (1 - 0.5 * power(0.96, t * momentum_decay))) * (betas[0] * (1 - 0.5 * power(0.96, (t + 1) * momentum_decay))))
 namespace nadam_kernel {
 using real = float;
 
@@ -26,14 +17,14 @@ struct Row : Tensor {
 };
 
 static __attribute__((noinline)) void pass0(int64_t count, float* __restrict p_, const float* __restrict g_, float* __restrict m_, float* __restrict v_, const double* bucket, const double* tensor) {
-    const real s11 = tensor[0];
-    const real beta1 = bucket[0];
-    const real s5 = bucket[1];
-    const real s12 = tensor[1];
+    const real s4 = tensor[0];  // (1 - betas[0] * (1 - 0.5 * power(0.96, t * momentum_decay))) / (1 - mu_product * (betas[0] * (1 - 0.5 * power(0.96, t * momentum_decay))))
+    const real beta1 = bucket[0];  // betas[0]
+    const real s1 = bucket[1];  // 1 - betas[0]
+    const real s5 = tensor[1];  // betas[0] * (1 - 0.5 * power(0.96, (t + 1) * momentum_decay)) / (1 - mu_product * (betas[0] * (1 - 0.5 * power(0.96, t * momentum_decay))) * (betas[0] * (1 - 0.5 * power(0.96, (t + 1) * momentum_decay))))
     const real lr = bucket[2];
-    const real beta2 = bucket[3];
-    const real s8 = bucket[4];
-    const real s9 = bucket[5];
+    const real beta2 = bucket[3];  // betas[1]
+    const real s2 = bucket[4];  // 1 - betas[1]
+    const real s3 = bucket[5];  // 1 / (1 - power(betas[1], t))
     const real eps = bucket[6];
     for (int64_t tile = 0; tile < count; tile += TILE) {
         for (int64_t j = 0; j < TILE; j++) {
@@ -42,10 +33,10 @@ static __attribute__((noinline)) void pass0(int64_t count, float* __restrict p_,
             const real g = load(g_[i]);
             const real m = load(m_[i]);
             const real v = load(v_[i]);
-            const real m_new = beta1 * m + s5 * g;
-            const real m_bar = s11 * g + s12 * m_new;
-            const real v_new = beta2 * v + s8 * (g * g);
-            const real v_hat = v_new * s9;
+            const real m_new = beta1 * m + s1 * g;
+            const real m_bar = s4 * g + s5 * m_new;
+            const real v_new = beta2 * v + s2 * (g * g);
+            const real v_hat = v_new * s3;
             store(p - lr * m_bar / (square_root(v_hat) + eps), p_[i]);
             store(m_new, m_[i]);
             store(v_new, v_[i]);

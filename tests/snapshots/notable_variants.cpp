@@ -8,14 +8,6 @@
 // host computes in float64) and for_each_chunk, which takes tensors apart into chunks and shares these among threads.
 //
 // adam: p float32, g float32, m float32, v float32, v_max float32; arithmetic in float
-// bucket[0]: betas[0]
-// bucket[1]: 1 - betas[0]
-// bucket[2]: 1 / (1 - power(betas[0], t))
-// bucket[3]: lr
-// bucket[4]: betas[1]
-// bucket[5]: 1 - betas[1]
-// bucket[6]: 1 / (1 - power(betas[1], t))
-// bucket[7]: eps
 namespace adam_kernel {
 using real = float;
 
@@ -28,13 +20,13 @@ struct Row : Tensor {
 };
 
 static __attribute__((noinline)) void pass0(int64_t count, float* __restrict p_, const float* __restrict g_, float* __restrict m_, float* __restrict v_, float* __restrict v_max_, const double* bucket) {
-    const real beta1 = bucket[0];
-    const real s6 = bucket[1];
-    const real s7 = bucket[2];
+    const real beta1 = bucket[0];  // betas[0]
+    const real s1 = bucket[1];  // 1 - betas[0]
+    const real s2 = bucket[2];  // 1 / (1 - power(betas[0], t))
     const real lr = bucket[3];
-    const real beta2 = bucket[4];
-    const real s10 = bucket[5];
-    const real s11 = bucket[6];
+    const real beta2 = bucket[4];  // betas[1]
+    const real s3 = bucket[5];  // 1 - betas[1]
+    const real s4 = bucket[6];  // 1 / (1 - power(betas[1], t))
     const real eps = bucket[7];
     for (int64_t tile = 0; tile < count; tile += TILE) {
         for (int64_t j = 0; j < TILE; j++) {
@@ -44,11 +36,11 @@ static __attribute__((noinline)) void pass0(int64_t count, float* __restrict p_,
             const real g = load(g_[i]);
             const real v_max = load(v_max_[i]);
             const real v = load(v_[i]);
-            const real m_new = beta1 * m + s6 * g;
-            const real m_hat = m_new * s7;
-            const real v_new = beta2 * v + s10 * (g * g);
+            const real m_new = beta1 * m + s1 * g;
+            const real m_hat = m_new * s2;
+            const real v_new = beta2 * v + s3 * (g * g);
             const real v_max_new = maximum(v_max, v_new);
-            const real v_hat = v_max_new * s11;
+            const real v_hat = v_max_new * s4;
             store(p - lr * m_hat / (square_root(v_hat) + eps), p_[i]);
             store(m_new, m_[i]);
             store(v_new, v_[i]);
@@ -96,10 +88,6 @@ extern "C" __attribute__((visibility("default"))) void adam(const Call<Row>* cal
 // host computes in float64) and for_each_chunk, which takes tensors apart into chunks and shares these among threads.
 //
 // sgd: p float32, g float32, buf float32; arithmetic in float
-// bucket[0]: weight_decay
-// bucket[1]: momentum
-// bucket[2]: 1 - dampening
-// bucket[3]: lr
 namespace sgd_kernel {
 using real = float;
 
@@ -112,7 +100,7 @@ struct Row : Tensor {
 static __attribute__((noinline)) void pass0(int64_t count, float* __restrict p_, const float* __restrict g_, float* __restrict buf_, const double* bucket) {
     const real weight_decay = bucket[0];
     const real momentum = bucket[1];
-    const real s5 = bucket[2];
+    const real s1 = bucket[2];  // 1 - dampening
     const real lr = bucket[3];
     for (int64_t tile = 0; tile < count; tile += TILE) {
         for (int64_t j = 0; j < TILE; j++) {
@@ -121,7 +109,7 @@ static __attribute__((noinline)) void pass0(int64_t count, float* __restrict p_,
             const real g = load(g_[i]);
             const real buf = load(buf_[i]);
             const real g_new = g + weight_decay * p;
-            const real buf_new = momentum * buf + s5 * g_new;
+            const real buf_new = momentum * buf + s1 * g_new;
             const real d = g_new + momentum * buf_new;
             store(p - lr * d, p_[i]);
             store(buf_new, buf_[i]);
@@ -161,8 +149,6 @@ extern "C" __attribute__((visibility("default"))) void sgd(const Call<Row>* call
 // host computes in float64) and for_each_chunk, which takes tensors apart into chunks and shares these among threads.
 //
 // normalized: p float32, g float32, m float32; arithmetic in float
-// bucket[0]: lr
-// bucket[1]: momentum
 namespace normalized_kernel {
 using real = float;
 
@@ -211,8 +197,8 @@ static void chunk0(const Call<Row>& call, const Row& row, int64_t index, int64_t
 static __attribute__((noinline)) void pass1(int64_t count, float* __restrict p_, const float* __restrict g_, float* __restrict m_, const double* bucket, const double* values) {
     const real momentum = bucket[1];
     const real length_new = values[1];
-    const bool s8 = values[3] != 0;
-    const real s7 = values[2];
+    const bool s3 = values[3] != 0;
+    const real s2 = values[2];
     for (int64_t tile = 0; tile < count; tile += TILE) {
         for (int64_t j = 0; j < TILE; j++) {
             const int64_t i = tile + j;
@@ -220,7 +206,7 @@ static __attribute__((noinline)) void pass1(int64_t count, float* __restrict p_,
             const real m = load(m_[i]);
             const real g = load(g_[i]);
             const real m_new = momentum * m + g;
-            store(p - s7 * (s8 ? m_new / length_new : real(0)), p_[i]);
+            store(p - s2 * (s3 ? m_new / length_new : real(0)), p_[i]);
             store(m_new, m_[i]);
         }
     }
@@ -248,14 +234,14 @@ static void between0(const Call<Row>& call) {
         const double* bucket = call.bucket + row.bucket * 2;
         double* values = call.values + index * 4;
         const double lr = bucket[0];
-        const double s5 = norm_of(row, call, 0, 2);
-        values[0] = s5;
+        const double s1 = norm_of(row, call, 0, 2);
+        values[0] = s1;
         const double length_new = norm_of(row, call, 1, 2);
         values[1] = length_new;
-        const double s7 = lr * s5;
-        values[2] = s7;
-        const bool s8 = length_new > double(0);
-        values[3] = s8;
+        const double s2 = lr * s1;
+        values[2] = s2;
+        const bool s3 = length_new > double(0);
+        values[3] = s3;
     }
 }
 
@@ -277,7 +263,6 @@ extern "C" __attribute__((visibility("default"))) void normalized(const Call<Row
 // host computes in float64) and for_each_chunk, which takes tensors apart into chunks and shares these among threads.
 //
 // clipped: p float32, g float32; arithmetic in float
-// bucket[0]: lr
 namespace clipped_kernel {
 using real = float;
 
@@ -312,13 +297,13 @@ static void chunk0(const Call<Row>& call, const Row& row, int64_t index, int64_t
 
 static __attribute__((noinline)) void pass1(int64_t count, float* __restrict p_, const float* __restrict g_, const double* bucket, const double* shared) {
     const real lr = bucket[0];
-    const real s5 = shared[2];
+    const real s2 = shared[2];
     for (int64_t tile = 0; tile < count; tile += TILE) {
         for (int64_t j = 0; j < TILE; j++) {
             const int64_t i = tile + j;
             const real p = load(p_[i]);
             const real g = load(g_[i]);
-            store(p - lr * g / s5, p_[i]);
+            store(p - lr * g / s2, p_[i]);
         }
     }
 }
@@ -340,10 +325,10 @@ static void between0(const Call<Row>& call) {
     double* shared = call.shared;
     const double length_new = norm_of(call, 0, 1);
     shared[0] = length_new;
-    const bool s4 = length_new > double(1);
-    shared[1] = s4;
-    const double s5 = s4 ? length_new : double(1);
-    shared[2] = s5;
+    const bool s1 = length_new > double(1);
+    shared[1] = s1;
+    const double s2 = s1 ? length_new : double(1);
+    shared[2] = s2;
 }
 
 extern "C" __attribute__((visibility("default"))) void clipped(const Call<Row>* call) {
@@ -357,13 +342,6 @@ extern "C" __attribute__((visibility("default"))) void clipped(const Call<Row>* 
 // ---- a gradient scale, clipping by value and by norm
 
 // sgd: p float32, g float32, buf float32; arithmetic in float
-// bucket[0]: momentum
-// bucket[1]: 1 / gradient_scale
-// bucket[2]: -clip_value
-// bucket[3]: clip_value
-// bucket[4]: clip_coefficient
-// bucket[5]: 1 - dampening
-// bucket[6]: lr
 namespace sgd_kernel {
 using real = float;
 
@@ -375,11 +353,11 @@ struct Row : Tensor {
 
 static __attribute__((noinline)) void pass0(int64_t count, float* __restrict p_, const float* __restrict g_, float* __restrict buf_, const double* bucket) {
     const real momentum = bucket[0];
-    const real s4 = bucket[1];
-    const real s5 = bucket[2];
+    const real s1 = bucket[1];  // 1 / gradient_scale
+    const real s2 = bucket[2];  // -clip_value
     const real clip_value = bucket[3];
     const real clip_coefficient = bucket[4];
-    const real s8 = bucket[5];
+    const real s3 = bucket[5];  // 1 - dampening
     const real lr = bucket[6];
     for (int64_t tile = 0; tile < count; tile += TILE) {
         for (int64_t j = 0; j < TILE; j++) {
@@ -387,8 +365,8 @@ static __attribute__((noinline)) void pass0(int64_t count, float* __restrict p_,
             const real p = load(p_[i]);
             const real buf = load(buf_[i]);
             const real g = load(g_[i]);
-            const real g_new = clip(g * s4, s5, clip_value) * clip_coefficient;
-            const real buf_new = momentum * buf + s8 * g_new;
+            const real g_new = clip(g * s1, s2, clip_value) * clip_coefficient;
+            const real buf_new = momentum * buf + s3 * g_new;
             store(p - lr * buf_new, p_[i]);
             store(buf_new, buf_[i]);
         }
@@ -420,11 +398,6 @@ extern "C" __attribute__((visibility("default"))) void sgd(const Call<Row>* call
 // ---- an average of the weights
 
 // sgd: p float32, g float32, buf float32, weights_average float32; arithmetic in float
-// bucket[0]: momentum
-// bucket[1]: 1 - dampening
-// bucket[2]: lr
-// bucket[3]: ema_decay
-// bucket[4]: 1 - ema_decay
 namespace sgd_kernel {
 using real = float;
 
@@ -437,10 +410,10 @@ struct Row : Tensor {
 
 static __attribute__((noinline)) void pass0(int64_t count, float* __restrict p_, const float* __restrict g_, float* __restrict buf_, float* __restrict weights_average_, const double* bucket) {
     const real momentum = bucket[0];
-    const real s5 = bucket[1];
+    const real s1 = bucket[1];  // 1 - dampening
     const real lr = bucket[2];
     const real ema_decay = bucket[3];
-    const real s8 = bucket[4];
+    const real s2 = bucket[4];  // 1 - ema_decay
     for (int64_t tile = 0; tile < count; tile += TILE) {
         for (int64_t j = 0; j < TILE; j++) {
             const int64_t i = tile + j;
@@ -448,11 +421,11 @@ static __attribute__((noinline)) void pass0(int64_t count, float* __restrict p_,
             const real buf = load(buf_[i]);
             const real g = load(g_[i]);
             const real weights_average = load(weights_average_[i]);
-            const real buf_new = momentum * buf + s5 * g;
+            const real buf_new = momentum * buf + s1 * g;
             const real x1 = p - lr * buf_new;
             store(x1, p_[i]);
             store(buf_new, buf_[i]);
-            store(ema_decay * weights_average + s8 * x1, weights_average_[i]);
+            store(ema_decay * weights_average + s2 * x1, weights_average_[i]);
         }
     }
 }
@@ -485,9 +458,6 @@ extern "C" __attribute__((visibility("default"))) void sgd(const Call<Row>* call
 // ---- bfloat16, rounded stochastically
 
 // sgd: p bfloat16, g bfloat16, buf bfloat16; arithmetic in float
-// bucket[0]: momentum
-// bucket[1]: 1 - dampening
-// bucket[2]: lr
 namespace sgd_kernel {
 using real = float;
 
@@ -499,7 +469,7 @@ struct Row : Tensor {
 
 static __attribute__((noinline)) void pass0(int64_t count, bfloat16* __restrict p_, const bfloat16* __restrict g_, bfloat16* __restrict buf_, const double* bucket, const Call<Row>& call, const Row& row, int64_t first) {
     const real momentum = bucket[0];
-    const real s4 = bucket[1];
+    const real s1 = bucket[1];  // 1 - dampening
     const real lr = bucket[2];
     for (int64_t tile = 0; tile < count; tile += TILE) {
         uint16_t random_p[TILE];
@@ -511,7 +481,7 @@ static __attribute__((noinline)) void pass0(int64_t count, bfloat16* __restrict 
             const real p = load(p_[i]);
             const real buf = load(buf_[i]);
             const real g = load(g_[i]);
-            const real buf_new = momentum * buf + s4 * g;
+            const real buf_new = momentum * buf + s1 * g;
             store_stochastically(p - lr * buf_new, random_p[j], p_[i]);
             store_stochastically(buf_new, random_buf[j], buf_[i]);
         }
@@ -543,11 +513,6 @@ extern "C" __attribute__((visibility("default"))) void sgd(const Call<Row>* call
 // ---- float64
 
 // powersign: p float64, g float64, m float64; arithmetic in double
-// bucket[0]: f
-// bucket[1]: beta
-// bucket[2]: 1 - beta
-// bucket[3]: base
-// bucket[4]: lr
 namespace powersign_kernel {
 using real = double;
 
@@ -560,7 +525,7 @@ struct Row : Tensor {
 static __attribute__((noinline)) void pass0(int64_t count, double* __restrict p_, const double* __restrict g_, double* __restrict m_, const double* bucket) {
     const real f = bucket[0];
     const real beta = bucket[1];
-    const real s5 = bucket[2];
+    const real s1 = bucket[2];  // 1 - beta
     const real base = bucket[3];
     const real lr = bucket[4];
     for (int64_t tile = 0; tile < count; tile += TILE) {
@@ -569,7 +534,7 @@ static __attribute__((noinline)) void pass0(int64_t count, double* __restrict p_
             const real p = load(p_[i]);
             const real g = load(g_[i]);
             const real m = load(m_[i]);
-            const real m_new = beta * m + s5 * g;
+            const real m_new = beta * m + s1 * g;
             const real x1 = lr * power(base, f * sign(g) * sign(m_new)) * g;
             store(p - x1, p_[i]);
             store(m_new, m_[i]);

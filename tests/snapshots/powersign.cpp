@@ -6,11 +6,6 @@
 // host computes in float64) and for_each_chunk, which takes tensors apart into chunks and shares these among threads.
 //
 // powersign: p float32, g float32, m float32; arithmetic in float
-// bucket[0]: f
-// bucket[1]: beta
-// bucket[2]: 1 - beta
-// bucket[3]: base
-// bucket[4]: lr
 namespace powersign_kernel {
 using real = float;
 
@@ -23,7 +18,7 @@ struct Row : Tensor {
 static __attribute__((noinline)) void pass0(int64_t count, float* __restrict p_, const float* __restrict g_, float* __restrict m_, const double* bucket) {
     const real f = bucket[0];
     const real beta = bucket[1];
-    const real s5 = bucket[2];
+    const real s1 = bucket[2];  // 1 - beta
     const real base = bucket[3];
     const real lr = bucket[4];
     for (int64_t tile = 0; tile < count; tile += TILE) {
@@ -32,7 +27,7 @@ static __attribute__((noinline)) void pass0(int64_t count, float* __restrict p_,
             const real p = load(p_[i]);
             const real g = load(g_[i]);
             const real m = load(m_[i]);
-            const real m_new = beta * m + s5 * g;
+            const real m_new = beta * m + s1 * g;
             const real x1 = lr * power(base, f * sign(g) * sign(m_new)) * g;
             store(p - x1, p_[i]);
             store(m_new, m_[i]);

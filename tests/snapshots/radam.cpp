@@ -6,15 +6,6 @@
 // host computes in float64) and for_each_chunk, which takes tensors apart into chunks and shares these among threads.
 //
 // radam: p float32, g float32, m float32, v float32; arithmetic in float
-// bucket[0]: betas[0]
-// bucket[1]: 1 - betas[0]
-// bucket[2]: 1 / (1 - power(betas[0], t))
-// bucket[3]: betas[1]
-// bucket[4]: 1 - betas[1]
-// bucket[5]: eps
-// bucket[6]: square_root((2 / (1 - betas[1]) - 1 - 2 * t * power(betas[1], t) / (1 - power(betas[1], t)) - 4) * (2 / (1 - betas[1]) - 1 - 2 * t * power(betas[1], t) / (1 - power(betas[1], t)) - 2) * (2 / (1 - betas[1]) - 1) / ((2 / (1 - betas[1]) - 1 - 4) * (2 / (1 - betas[1]) - 1 - 2) * (2 / (1 - betas[1]) - 1 - 2 * t * power(betas[1], t) / (1 - power(betas[1], t))))) * square_root(1 - power(betas[1], t))
-// bucket[7]: 2 / (1 - betas[1]) - 1 - 2 * t * power(betas[1], t) / (1 - power(betas[1], t)) > 5
-// bucket[8]: lr
 namespace radam_kernel {
 using real = float;
 
@@ -26,14 +17,14 @@ struct Row : Tensor {
 };
 
 static __attribute__((noinline)) void pass0(int64_t count, float* __restrict p_, const float* __restrict g_, float* __restrict m_, float* __restrict v_, const double* bucket) {
-    const real beta1 = bucket[0];
-    const real s5 = bucket[1];
-    const real s6 = bucket[2];
-    const real beta2 = bucket[3];
-    const real s8 = bucket[4];
+    const real beta1 = bucket[0];  // betas[0]
+    const real s1 = bucket[1];  // 1 - betas[0]
+    const real s2 = bucket[2];  // 1 / (1 - power(betas[0], t))
+    const real beta2 = bucket[3];  // betas[1]
+    const real s3 = bucket[4];  // 1 - betas[1]
     const real eps = bucket[5];
-    const real s10 = bucket[6];
-    const bool s11 = bucket[7] != 0;
+    const real s4 = bucket[6];  // square_root((2 / (1 - betas[1]) - 1 - 2 * t * power(betas[1], t) / (1 - power(betas[1], t)) - 4) * (2 / (1 - betas[1]) - 1 - 2 * t * power(betas[1], t) / (1 - power(betas[1], t)) - 2) * (2 / (1 - betas[1]) - 1) / ((2 / (1 - betas[1]) - 1 - 4) * (2 / (1 - betas[1]) - 1 - 2) * (2 / (1 - betas[1]) - 1 - 2 * t * power(betas[1], t) / (1 - power(betas[1], t))))) * square_root(1 - power(betas[1], t))
+    const bool s5 = bucket[7] != 0;  // 2 / (1 - betas[1]) - 1 - 2 * t * power(betas[1], t) / (1 - power(betas[1], t)) > 5
     const real lr = bucket[8];
     for (int64_t tile = 0; tile < count; tile += TILE) {
         for (int64_t j = 0; j < TILE; j++) {
@@ -42,11 +33,11 @@ static __attribute__((noinline)) void pass0(int64_t count, float* __restrict p_,
             const real m = load(m_[i]);
             const real g = load(g_[i]);
             const real v = load(v_[i]);
-            const real m_new = beta1 * m + s5 * g;
-            const real m_hat = m_new * s6;
-            const real v_new = beta2 * v + s8 * (g * g);
-            const real adaptive = s10 / (square_root(v_new) + eps);
-            const real update = m_hat * (s11 ? adaptive : real(1));
+            const real m_new = beta1 * m + s1 * g;
+            const real m_hat = m_new * s2;
+            const real v_new = beta2 * v + s3 * (g * g);
+            const real adaptive = s4 / (square_root(v_new) + eps);
+            const real update = m_hat * (s5 ? adaptive : real(1));
             store(p - lr * update, p_[i]);
             store(m_new, m_[i]);
             store(v_new, v_[i]);

@@ -6,10 +6,6 @@
 // host computes in float64) and for_each_chunk, which takes tensors apart into chunks and shares these among threads.
 //
 // rmsprop: p float32, g float32, v float32; arithmetic in float
-// bucket[0]: alpha
-// bucket[1]: 1 - alpha
-// bucket[2]: eps
-// bucket[3]: lr
 namespace rmsprop_kernel {
 using real = float;
 
@@ -21,7 +17,7 @@ struct Row : Tensor {
 
 static __attribute__((noinline)) void pass0(int64_t count, float* __restrict p_, const float* __restrict g_, float* __restrict v_, const double* bucket) {
     const real alpha = bucket[0];
-    const real s4 = bucket[1];
+    const real s1 = bucket[1];  // 1 - alpha
     const real eps = bucket[2];
     const real lr = bucket[3];
     for (int64_t tile = 0; tile < count; tile += TILE) {
@@ -30,7 +26,7 @@ static __attribute__((noinline)) void pass0(int64_t count, float* __restrict p_,
             const real p = load(p_[i]);
             const real g = load(g_[i]);
             const real v = load(v_[i]);
-            const real v_new = alpha * v + s4 * (g * g);
+            const real v_new = alpha * v + s1 * (g * g);
             const real update = g / (square_root(v_new) + eps);
             store(p - lr * update, p_[i]);
             store(v_new, v_[i]);

@@ -6,10 +6,6 @@
 // host computes in float64) and for_each_chunk, which takes tensors apart into chunks and shares these among threads.
 //
 // rprop: p float32, g float32, prev float32, step_size float32; arithmetic in float
-// bucket[0]: etas[0]
-// bucket[1]: etas[1]
-// bucket[2]: step_sizes[0]
-// bucket[3]: step_sizes[1]
 namespace rprop_kernel {
 using real = float;
 
@@ -21,10 +17,10 @@ struct Row : Tensor {
 };
 
 static __attribute__((noinline)) void pass0(int64_t count, float* __restrict p_, const float* __restrict g_, float* __restrict prev_, float* __restrict step_size_, const double* bucket) {
-    const real eta_minus = bucket[0];
-    const real eta_plus = bucket[1];
-    const real smallest = bucket[2];
-    const real largest = bucket[3];
+    const real eta_minus = bucket[0];  // etas[0]
+    const real eta_plus = bucket[1];  // etas[1]
+    const real smallest = bucket[2];  // step_sizes[0]
+    const real largest = bucket[3];  // step_sizes[1]
     for (int64_t tile = 0; tile < count; tile += TILE) {
         for (int64_t j = 0; j < TILE; j++) {
             const int64_t i = tile + j;

@@ -6,7 +6,6 @@
 // host computes in float64) and for_each_chunk, which takes tensors apart into chunks and shares these among threads.
 //
 // sgd: p float32, g float32; arithmetic in float
-// bucket[0]: lr
 namespace sgd_kernel {
 using real = float;
 

@@ -6,8 +6,6 @@
 // host computes in float64) and for_each_chunk, which takes tensors apart into chunks and shares these among threads.
 //
 // sgdwpaper: p float32, g float32, m float32; arithmetic in float
-// bucket[0]: momentum
-// bucket[1]: eta * lr
 namespace sgdwpaper_kernel {
 using real = float;
 
@@ -19,14 +17,14 @@ struct Row : Tensor {
 
 static __attribute__((noinline)) void pass0(int64_t count, float* __restrict p_, const float* __restrict g_, float* __restrict m_, const double* bucket) {
     const real momentum = bucket[0];
-    const real s4 = bucket[1];
+    const real s1 = bucket[1];  // eta * lr
     for (int64_t tile = 0; tile < count; tile += TILE) {
         for (int64_t j = 0; j < TILE; j++) {
             const int64_t i = tile + j;
             const real p = load(p_[i]);
             const real m = load(m_[i]);
             const real g = load(g_[i]);
-            const real m_new = momentum * m + s4 * g;
+            const real m_new = momentum * m + s1 * g;
             store(p - m_new, p_[i]);
             store(m_new, m_[i]);
         }

@@ -6,9 +6,6 @@
 // host computes in float64) and for_each_chunk, which takes tensors apart into chunks and shares these among threads.
 //
 // signum: p float32, g float32, m float32; arithmetic in float
-// bucket[0]: beta
-// bucket[1]: 1 - beta
-// bucket[2]: lr
 namespace signum_kernel {
 using real = float;
 
@@ -20,7 +17,7 @@ struct Row : Tensor {
 
 static __attribute__((noinline)) void pass0(int64_t count, float* __restrict p_, const float* __restrict g_, float* __restrict m_, const double* bucket) {
     const real beta = bucket[0];
-    const real s4 = bucket[1];
+    const real s1 = bucket[1];  // 1 - beta
     const real lr = bucket[2];
     for (int64_t tile = 0; tile < count; tile += TILE) {
         for (int64_t j = 0; j < TILE; j++) {
@@ -28,7 +25,7 @@ static __attribute__((noinline)) void pass0(int64_t count, float* __restrict p_,
             const real p = load(p_[i]);
             const real m = load(m_[i]);
             const real g = load(g_[i]);
-            const real m_new = beta * m + s4 * g;
+            const real m_new = beta * m + s1 * g;
             store(p - lr * sign(m_new), p_[i]);
             store(m_new, m_[i]);
         }

@@ -8,6 +8,7 @@ functions of the vocabulary and the storage types, `driver.hpp` the loops over c
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -109,8 +110,9 @@ class _Kernel:
         self.taken = {*_TAKEN, *self.plan.streams, *(f"{name}_" for name in self.plan.streams)}
         for sweep in self.plan.passes:
             self.names.update({leaf: _stream(leaf) for leaf in sweep.loads})
+        unnamed = itertools.count(1)
         for node in self.places:
-            self._name(node, _suggested_name(self.plan, node) or f"s{len(self.names)}")
+            self._name(node, _suggested_name(self.plan, node) or f"s{next(unnamed)}")
         for node, name in self.plan.names.items():
             if node not in self.names and node.args:
                 self._name(node, name)
@@ -159,12 +161,8 @@ class _Kernel:
 
     def _head(self) -> str:
         types = ", ".join(f"{name} {self.storage[name]}" for name in self.plan.streams)
-        lines = [f"// {self.plan.formula.rule.name}: {types}; arithmetic in {self.storage.real}"]
-        words = HostWords()
-        for table in ("bucket", "tensor"):
-            for i, node in enumerate(self.tables[table]):
-                lines.append(f"// {table}[{i}]: {words.write(node)}")
-        return "\n".join([*lines, f"namespace {self.symbol}_kernel {{", f"using real = {self.storage.real};"])
+        title = f"// {self.plan.formula.rule.name}: {types}; arithmetic in {self.storage.real}"
+        return "\n".join([title, f"namespace {self.symbol}_kernel {{", f"using real = {self.storage.real};"])
 
     def _row(self) -> str:
         pointers = [f"{self.pointer(name, name in self.plan.stored)} {name};" for name in self.plan.streams]
@@ -175,12 +173,14 @@ class _Kernel:
         return f"{'' if is_written else 'const '}{STORAGE[self.storage[name]]}*"
 
     def scalar_lines(self, nodes: Sequence[Expr], real: str) -> list[str]:
-        """Scalars read from their tables."""
-        lines = []
+        """Scalars read from their tables, with what the host computes for them in words."""
+        lines, words = [], HostWords()
         for node in nodes:
             table, index = self.places[node]
             kind, test = ("bool", " != 0") if node.condition else (real, "")
-            lines.append(f"const {kind} {self.names[node]} = {table}[{index}]{test};")
+            name, meaning = self.names[node], words.write(node) if table in ("bucket", "tensor") else ""
+            comment = f"  // {meaning}" if meaning not in ("", name) else ""
+            lines.append(f"const {kind} {name} = {table}[{index}]{test};{comment}")
         return lines
 
     # what stands between passes
