@@ -330,6 +330,7 @@ def test_temporary_memory_is_measured_beside_torchs():
         ({"cases": ["huge"]}, "there is no case 'huge'; give some of large, model"),
         ({"threads": [0]}, "threads is 0; give numbers from 1, such as 1,2"),
         ({"threads": []}, "threads is empty"),
+        ({"threads": [1, 10**6]}, "threads is 1, 1000000; this machine has"),
         ({"rounds": 0}, "rounds is 0; give 1 or more"),
     ],
 )

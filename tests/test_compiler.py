@@ -64,6 +64,13 @@ class Machine:
         self.new_process()
         assert compiler.load(source(number)).number() == number
 
+    def load_without_keeping(self, reason, number=42):
+        """Load as a new process that warns, once, that nothing can be kept."""
+        with pytest.warns(UserWarning, match=f"^kernels are compiled anew in every process, as {reason}") as caught:
+            self.load(number)
+        assert len(caught) == 1
+        assert caught[0].filename == __file__
+
     @property
     def compilations(self):
         return self.log.read_text().count("\n") if self.log.exists() else 0
@@ -382,8 +389,9 @@ def test_another_kernel_under_this_name_is_not_loaded(machine):
 def test_a_cache_directory_that_cannot_be_made(machine, monkeypatch, place):
     (machine.root / "file").touch()
     monkeypatch.setenv("XDG_CACHE_HOME", str(machine.root / place))
-    machine.load()
-    machine.load(43)
+    where = f"{machine.root / place}/descend/kernels cannot be written \\(.*\\); set XDG_CACHE_HOME to a directory"
+    machine.load_without_keeping(where)
+    assert compiler.load(source(43)).number() == 43  # without another warning
     assert machine.compilations == 2
     assert machine.leftovers() == []
     assert kernel_cache.entries() == []
@@ -398,7 +406,7 @@ def test_a_user_without_a_home_directory(machine, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", "relative")
     with pytest.raises(OSError, match="set XDG_CACHE_HOME"):
         kernel_cache.directory()
-    machine.load()
+    machine.load_without_keeping("there is no home directory to cache kernels in; set XDG_CACHE_HOME to a directory")
     assert kernel_cache.entries() == []
     assert machine.leftovers() == []
 
@@ -419,7 +427,7 @@ def test_a_cache_directory_that_takes_no_file(machine, monkeypatch, code):
         return original(*args, dir=dir, **options)
 
     monkeypatch.setattr(tempfile, "mkstemp", mkstemp)
-    machine.load()
+    machine.load_without_keeping(f"{machine.kernels} cannot be written \\({os.strerror(code)}\\); set XDG_CACHE_HOME")
     assert list(machine.kernels.glob("*.so")) == []
     assert machine.leftovers() == []
 
@@ -433,7 +441,7 @@ def test_a_full_disk(machine, monkeypatch):
         return open(file, mode)
 
     monkeypatch.setattr(kernel_cache, "open", open_on_full_disk, raising=False)
-    machine.load()
+    machine.load_without_keeping(f"{machine.kernels} cannot be written \\(No space left on device\\)")
     assert list(machine.kernels.glob("*.so")) == []
     assert machine.leftovers() == []
     monkeypatch.delattr(kernel_cache, "open")
@@ -554,6 +562,13 @@ def test_a_sticky_directory_above_and_links_are_fine(machine, monkeypatch):
     assert machine.compilations == 1
 
 
+NEVER_LOADED = {
+    "owner": "never loaded, as it belongs to another user",
+    "group": "never loaded, as other users may write to it",
+    "others": "never loaded, as other users may write to it",
+}
+
+
 @pytest.mark.parametrize("how", ["owner", "group", "others", "link", "folder"])
 def test_a_file_that_another_user_could_have_written_is_replaced(machine, how):
     machine.load()
@@ -570,7 +585,12 @@ def test_a_file_that_another_user_could_have_written_is_replaced(machine, how):
         path.mkdir()
     else:
         path.chmod(0o666 if how == "others" else 0o660)
-    machine.load()
+    if how in NEVER_LOADED:
+        assert [entry.title for entry in kernel_cache.entries()] == [NEVER_LOADED[how]]
+    if how == "folder":
+        machine.load_without_keeping(f"{machine.kernels} cannot be written \\(Is a directory\\)")
+    else:
+        machine.load()
     assert machine.compilations == 2
     if how != "folder":
         status = path.lstat()
@@ -632,10 +652,12 @@ def test_a_compiler_that_does_not_start(machine, monkeypatch):
     path.write_bytes(b"\0nothing")
     path.chmod(0o755)
     monkeypatch.setenv("CXX", str(path))
-    assert compiler.unavailable() is None
-    with pytest.raises(compiler.CompilationError, match=r"does not start \(Exec format error\); install g\+\+"):
-        compiler.load(source())
-    assert f"the compiler {path} does not start" in compiler.unavailable()
+    said = f"the compiler {path} does not start (Exec format error); check or unset CXX (now '{path}')"
+    for number in (42, 43):
+        with pytest.raises(compiler.CompilationError) as caught:
+            compiler.load(source(number))
+        assert str(caught.value) == f"{said}; meanwhile the eager backend works"
+        assert caught.value.summary == said
     machine.use_compiler('exec g++ "$@"')
     assert compiler.load(source()).number() == 42
     assert machine.leftovers() == []
@@ -655,10 +677,12 @@ def test_a_source_that_the_compiler_refuses(machine):
         with pytest.raises(compiler.CompilationError) as caught:
             compiler.load(text)
     lines = str(caught.value).splitlines()
-    assert lines[0] == f"the compiler {machine.root / 'compiler'} failed with exit status 1, in 'wrong':"
+    path = machine.root / "compiler"
+    summary = f"the compiler {path} failed with exit status 1, in 'wrong'; check or unset CXX (now '{path}')"
+    assert caught.value.summary == summary
+    assert lines[0] == f"{summary}; meanwhile the eager backend works"
     assert "<stdin>:2:" in lines[1]
     assert "error" in str(caught.value)
-    assert lines[-1] == "meanwhile the eager backend works"
     assert len(lines) <= 12
     assert machine.compilations == 1
     assert machine.leftovers() == []
@@ -667,13 +691,55 @@ def test_a_source_that_the_compiler_refuses(machine):
 
 @pytest.mark.parametrize(
     ("script", "message"),
-    [("exit 3", "failed with exit status 3, in 'number"), ("kill -9 $$", "exit status -9"), ("true", "exit status 0")],
+    [
+        ("exit 3", "failed with exit status 3; check or unset CXX"),
+        ("kill -9 $$", "exit status -9, in 'number: always 42'; check or unset CXX"),
+        ("true", "exit status 0; check or unset CXX"),
+    ],
 )
 def test_a_compiler_that_makes_nothing(machine, script, message):
     machine.use_compiler(script)
     with pytest.raises(compiler.CompilationError, match=message):
         compiler.load(source())
     assert machine.leftovers() == []
+
+
+def test_a_compiler_that_fails_whatever_the_source_is_asked_and_told_of_once(machine, monkeypatch):
+    machine.load()
+    machine.new_process()
+    monkeypatch.setenv("CXX", f"{machine.root / 'compiler'} -bogus")
+    said = set()
+    for number in (1, 2, 3):
+        with pytest.raises(compiler.CompilationError) as caught:
+            compiler.load(source(number))
+        said.add(str(caught.value))
+    (message,) = said
+    assert f"exit status 1; check or unset CXX (now '{machine.root / 'compiler'} -bogus')" in message
+    assert "-bogus" in message.splitlines()[1]
+    assert machine.compilations == 2
+    machine.use_compiler('exec g++ "$@"')
+    assert compiler.load(source(1)).number() == 1
+
+
+def test_kept_kernels_are_loaded_whatever_became_of_the_compiler(machine, monkeypatch):
+    machine.load(1)
+    monkeypatch.setattr(compiler, "_identity", lambda word: None)
+    machine.load(2)
+    machine.new_process()
+    machine.use_compiler("exit 1")
+    with pytest.raises(compiler.CompilationError):
+        compiler.load(source(3))
+    assert compiler.load(source(2)).number() == 2
+
+
+def test_a_compiler_that_was_found_is_named_in_the_remedy(machine, monkeypatch):
+    machine.use_compiler("exit 1").rename(machine.root / "g++")
+    monkeypatch.delenv("CXX")
+    monkeypatch.setenv("PATH", f"{machine.root}{os.pathsep}{os.environ['PATH']}")
+    with pytest.raises(
+        compiler.CompilationError, match=f"; check that {machine.root / 'g'}[+]+ can compile; meanwhile"
+    ):
+        compiler.load(source())
 
 
 def test_what_cannot_be_loaded_is_not_kept(machine):
@@ -715,6 +781,18 @@ def test_entries_tell_title_size_and_times_without_loading(machine, monkeypatch)
 def test_a_source_without_a_comment_has_no_title(machine):
     compiler.load(source().partition("\n")[2])
     assert [entry.title for entry in kernel_cache.entries()] == ["untitled"]
+
+
+def test_what_was_not_loaded_for_long_goes_when_another_kernel_is_stored(machine):
+    day = 86400
+    for number, days in ((1, 91), (2, 89), (3, 91)):
+        machine.load(number)
+        newest = max(machine.kernels.glob("*.so"), key=lambda path: path.stat().st_mtime_ns)
+        then = time.time() - days * day
+        os.utime(newest, (then, then))
+    machine.load(3)  # which notes the use
+    machine.load(4)
+    assert {entry.title for entry in kernel_cache.entries()} == {f"number: always {number}" for number in (2, 3, 4)}
 
 
 def test_clearing_removes_kernels_only(machine):

@@ -1,5 +1,7 @@
 """What an optimizer says of itself: every backend and every reason, before the first step and after it."""
 
+import re
+
 import pytest
 import torch
 
@@ -133,7 +135,7 @@ def test_a_group_that_is_split():
     odd, whole = torch.ones(3, 4)[:, ::2].requires_grad_(), parameters((7,), (2,))
     odd.grad = torch.ones_like(odd)
     whole[1].grad = None
-    optimizer = descend.SGD([odd, *whole], lr=0.1)
+    optimizer = descend.SGD([odd, *whole], lr=0.1, momentum=0.9)
     optimizer.step()
     said = optimizer.explain()
     assert line(said, "eager:") == "eager: its elements do not lie in memory without gaps (1 tensor, 6 parameters)"
@@ -233,3 +235,28 @@ def test_groups_of_several_rules_and_flags():
     assert said.rstrip().count("maximize=True") == 1
     del optimizer.param_groups[0]
     assert "adamw" not in optimizer.explain()
+
+
+@needs_compiler
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+@pytest.mark.parametrize("options", [{}, {"clip_norm": 1.0}, {"clip_norm": 1.0, "ema_decay": 0.9}])
+def test_the_cost_is_what_the_kernel_moves(dtype, options):
+    said = descend.AdamW(parameters(dtype=dtype), **options).explain()
+    moved = int(re.search(r"(\d+) bytes moved", line(said, "kernel"))[1])
+    read, written = map(int, re.search(r"reads (\d+) bytes.*, writes (\d+)", line(said, "cost")).groups())
+    assert moved == read + written
+
+
+def test_an_option_without_effect_is_told():
+    without = "stochastic_rounding=True, of which stochastic_rounding has no effect, as nothing is stored in bfloat16"
+    said = descend.AdamW(parameters(), stochastic_rounding=True).explain()
+    assert line(said, "options") == f"options: {without}"
+    for given in ({"dtype": torch.bfloat16}, {"state_dtype": torch.bfloat16}):
+        params = parameters(dtype=given.pop("dtype", torch.float32))
+        assert "no effect" not in descend.AdamW(params, stochastic_rounding=True, **given).explain()
+
+
+@needs_compiler
+def test_the_average_is_called_by_its_key():
+    said = descend.SGD(parameters(dtype=torch.bfloat16), ema_decay=0.9, state_dtype=torch.float32).explain()
+    assert "p g bfloat16; ema float32" in line(said, "kernel")

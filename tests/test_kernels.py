@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import descend
-from descend.backends import openmp
+from descend.backends import kernels, openmp
 from descend.backends.random_bits import stochastically
 from fused_optimizers import TOLERANCE, assert_fused, give_gradients, needs_kernels, normed, random, stored, trust
 from optimizers import BY_NAME, ROWS
@@ -250,3 +250,24 @@ def test_indices_beyond_2_to_the_32(dtype):
     for found, old, exact in zip((p.detach(), m), before, (exact_p, exact_m), strict=True):
         torch.testing.assert_close(found[-length:], exact[-length:], rtol=1e-6, atol=1e-6)
         assert torch.equal(found[-WINDOW:-length], old[:-length])
+
+
+@pytest.mark.parametrize(
+    ("make", "options", "titles"),
+    [
+        (descend.AdamW, {}, ["adamw bfloat16"]),
+        (descend.AdamW, {"amsgrad": True}, ["adamw amsgrad=True bfloat16"]),
+        (descend.AdamW, {"state_dtype": torch.float32}, ["adamw bfloat16, state float32"]),
+        (descend.SGD, {"clip_value": 1.0, "ema_decay": 0.5}, ["sgd bfloat16, clip_value, ema_decay"]),
+        (descend.Lion, {"stochastic_rounding": True}, ["lion bfloat16, stochastic rounding"]),
+        (descend.Lion, {"clip_norm": 1.0}, ["lion bfloat16, clip_norm", "norm of gradients, lion bfloat16"]),
+    ],
+)
+def test_titles_tell_kernels_apart(monkeypatch, make, options, titles):
+    asked = []
+    prepare = kernels.prepare
+    monkeypatch.setattr(kernels, "prepare", lambda requests: asked.extend(requests) or prepare(requests))
+    p = random((5,), 0, torch.bfloat16).requires_grad_()
+    p.grad = torch.ones_like(p)
+    make([p], **options).step()
+    assert list(dict.fromkeys(kernels.title(formula, storage) for formula, storage in asked)) == titles

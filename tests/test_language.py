@@ -6,6 +6,7 @@ import re
 
 import hypothesis.strategies as st
 import pytest
+import torch
 from hypothesis import given
 
 import descend
@@ -376,3 +377,23 @@ def test_two_hyper_parameters_in_one_maximum():
 
 def _two(p, g, *, a=0.1, b=0.2):
     return dict(p=p - maximum(a, b) * g)
+
+
+def test_functions_of_torch_are_answered_with_the_vocabulary():
+    def torch_s(p, g, *, lr=0.1):
+        return dict(p=p - lr * torch.sign(g))
+
+    with pytest.raises(FormulaError, match=r"not Expr.*; use descend\.sign and the other functions of the vocabulary"):
+        Rule(torch_s).formula()
+
+    def modulo(p, g, *, lr=0.1):
+        return dict(p=p % g)
+
+    with pytest.raises(FormulaError) as error:
+        Rule(modulo).formula()
+    assert "torch" not in str(error.value)
+
+
+def test_the_types_of_a_slot_are_named_as_they_are_written():
+    with pytest.raises(ValueError, match=r"has dtype torch\.float32; choose one of 'float64', 'float32', 'bfloat16'"):
+        Slot("x", dtype=torch.float32)

@@ -11,26 +11,28 @@ PACKAGE = Path(__file__).parents[1] / "src" / "descend"
 
 # layer: what it may import from the package, beside itself
 LAYERS = {
+    "caution": set(),
     "expr": set(),
     "tracing": {"expr"},
     "rule": {"expr", "tracing"},
     "rules": {"expr", "rule"},
     "render": {"expr", "tracing", "rule"},
     "schedules": set(),
-    "backends": {"expr", "tracing", "rule"},
+    "backends": {"caution", "expr", "tracing", "rule"},
     "hyper_parameters": {"tracing", "rule", "schedules"},
     "options": {"expr", "rule"},
     "arguments": {"hyper_parameters", "options"},
-    "scheduling": {"hyper_parameters", "schedules"},
+    "scheduling": {"caution", "hyper_parameters", "schedules"},
     "state": {"backends", "rule"},
     "buckets": {"arguments", "backends", "options", "rule", "state"},
     "eligibility": {"backends", "rule"},
     "fused": {"backends", "buckets", "eligibility", "expr", "rule"},
-    "fusing": {"backends", "buckets", "eligibility", "expr", "fused", "options", "rule", "state"},
+    "fusing": {"backends", "buckets", "caution", "eligibility", "expr", "fused", "options", "rule", "state"},
     "stepping": {"backends", "buckets", "fused", "fusing", "options", "rule"},
     "optimizer": {
         "arguments",
         "buckets",
+        "caution",
         "eligibility",
         "fused",
         "hyper_parameters",
@@ -40,7 +42,7 @@ LAYERS = {
         "state",
         "stepping",
     },
-    "explanation": {"backends", "eligibility", "render", "rule"},
+    "explanation": {"backends", "eligibility", "options", "render", "rule"},
     "optim": {"arguments", "optimizer", "rule", "rules"},
     "stubs": {"optim", "options"},
     "tasks": set(),
@@ -49,7 +51,7 @@ LAYERS = {
     "report": {"render"},
 }
 EVERYTHING = {"__init__", "__main__", "commands", "cli"}
-TORCH_FREE = {"expr", "tracing", "rule", "rules", "render", "schedules"}
+TORCH_FREE = {"caution", "expr", "tracing", "rule", "rules", "render", "schedules"}
 # conveniences that import their layer when they are called
 WHEN_CALLED = {
     ("rule", "init", "backends"),

@@ -609,3 +609,37 @@ def test_a_rule_of_one_s_own_steps_at_once(float64):
     train(descend.Optimizer(mine, momentum_sgd, lr=0.05), mine, range(30))
     train(torch.optim.SGD(theirs, lr=0.05, momentum=0.9), theirs, range(30))
     assert all(torch.allclose(a, b, rtol=1e-13) for a, b in zip(mine, theirs, strict=True))
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"fused": "no"}, "fused takes True, False or None, not 'no'"),
+        ({"foreach": 1}, "foreach takes True, False or None, not 1"),
+        ({"maximize": None}, "maximize takes True or False, not None"),
+        ({"capturable": "yes"}, "capturable takes True or False, not 'yes'"),
+        ({"differentiable": 0}, "differentiable takes True or False, not 0"),
+        ({"amsgrad": "yes"}, "amsgrad takes True or False, not 'yes'"),
+        ({"amsgrad": 1}, "amsgrad takes True or False, not 1"),
+    ],
+)
+def test_what_is_no_bool_is_refused_by_name(given, message):
+    first, second = parameters()[:2]
+    with pytest.raises(TypeError, match=f"^{re.escape(message)}$"):
+        descend.AdamW([first], **given)
+    with pytest.raises(TypeError, match=f"^{re.escape(message)}$"):
+        descend.AdamW([{"params": [first], **given}])
+    optimizer = descend.AdamW([first])
+    before = snapshot(optimizer)
+    with pytest.raises(TypeError, match=f"^{re.escape(message)}$"):
+        optimizer.add_param_group({"params": [second], **given})
+    assert len(optimizer.param_groups) == 1
+    assert_unchanged(optimizer, before)
+
+
+def test_a_bool_of_numpy_chooses_the_variant():
+    (p,) = parameters()[:1]
+    optimizer = descend.AdamW([p], amsgrad=np.bool_(True))
+    p.grad = torch.ones_like(p)
+    optimizer.step()
+    assert "max_exp_avg_sq" in optimizer.state[p]

@@ -38,22 +38,36 @@ def is_count(step: object) -> bool:
 
 
 def check_flags(flags: Mapping[str, Any]) -> None:
-    """Refuse flags that contradict each other (torch's messages) or ask for what there is not."""
-    for name, value in flags.items():
-        if is_scheduled(value):
-            raise TypeError(f"{name} is a flag and takes True or False, not a schedule")
+    """Refuse flags that contradict each other (torch's messages) or ask for what there is not.
+
+    Raises:
+        TypeError: for what is no bool (or None, where that is the default).
+        RuntimeError: for flags that contradict each other.
+    """
+    _check_bools(flags)
     if flags["fused"] and flags["differentiable"]:
         raise RuntimeError("`fused` does not support `differentiable`; leave one of them unset")
     if flags["fused"] and flags["foreach"]:
         raise RuntimeError("`fused` and `foreach` cannot be `True` together; leave one of them unset")
 
 
+def _check_bools(flags: Mapping[str, Any]) -> None:
+    for name, value in flags.items():
+        if is_scheduled(value):
+            raise TypeError(f"{name} is a flag and takes True or False, not a schedule")
+        takes_none = FLAGS[name] is None
+        if not isinstance(value, bool) and not (takes_none and value is None):
+            allowed = "True, False or None" if takes_none else "True or False"
+            raise TypeError(f"{name} takes {allowed}, not {value!r}")
+
+
 def check_group(group: Mapping[str, Any]) -> None:
-    """Refuse a param group that names an option of the whole optimizer.
+    """Refuse a param group that names an option of the whole optimizer, or whose flags are no bools.
 
     Raises:
-        TypeError: naming the option.
+        TypeError: naming the option or the flag.
     """
+    _check_bools({name: group[name] for name in FLAGS if name in group})
     for name in OPTIONS:
         if name in group:
             raise TypeError(f"{name} is an option of the whole optimizer, not of a param group; give it to the class")

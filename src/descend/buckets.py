@@ -9,6 +9,7 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from descend import arguments
@@ -191,6 +192,7 @@ def gather(
     """
     buckets: dict[Any, StepBucket] = {}
     formulas: dict[int, Formula] = {}
+    memory = _Memory()
     for ordinal, param in enumerate(group["params"], first_ordinal):
         if param.grad is None or id(param) in taken:
             continue
@@ -205,8 +207,29 @@ def gather(
         entries = {**missing, **held}
         fresh = frozenset(name for name in formula.asks_fresh if rule.slots[name].key not in entries)
         steps = int(entries["step"]) if rule.counts_steps else 0
-        key = (formula, fresh, steps, param.dtype, param.device, states.stored_types(formula, entries))
+        turn = memory.turn(param)
+        key = (formula, fresh, steps, param.dtype, param.device, states.stored_types(formula, entries), turn)
         if key not in buckets:
             buckets[key] = StepBucket(formula.settle(fresh), group, steps + 1, step, index, formula)
         buckets[key].add(param, entries, missing, ordinal)
     return list(buckets.values())
+
+
+class _Memory:
+    """Tells parameters apart that may share memory: they step one bucket after the other, as torch steps them."""
+
+    def __init__(self) -> None:
+        self._known: dict[int, tuple[int, int]] = {}  # by storage: where its parameters end, and the last turn given
+
+    def turn(self, param: Tensor) -> int:
+        """0 if the parameter lies behind all others in its storage, else a number that no other has there."""
+        if type(param) not in (Tensor, torch.nn.Parameter) or param.layout is not torch.strided or param.is_meta:
+            return 0
+        reach = sum((size - 1) * stride for size, stride in zip(param.shape, param.stride(), strict=True))
+        start = param.data_ptr()
+        end = start + (reach + 1) * param.element_size() if param.numel() else start
+        storage = param.untyped_storage().data_ptr()
+        furthest, turns = self._known.get(storage, (start, 0))
+        apart = start >= furthest
+        self._known[storage] = max(end, furthest), turns if apart else turns + 1
+        return 0 if apart else turns + 1

@@ -167,7 +167,10 @@ def _application() -> "typer.Typer":
 
     @application.command()
     def cache(clear: Annotated[bool, typer.Option("--clear", help="Remove them all.")] = False) -> None:
-        """List the compiled kernels that are kept on disk."""
+        """List the compiled kernels that are kept on disk.
+
+        One that was not loaded for 90 days is removed when another one is stored.
+        """
         kept = commands.cache(clear=clear)
         with _output():
             _print_cache(kept, clear)
@@ -175,8 +178,13 @@ def _application() -> "typer.Typer":
     @application.command()
     def bench(
         quick: Annotated[bool, typer.Option("--quick", help="Few rounds and rules: a screening, no claim.")] = False,
-        threads: Annotated[str, typer.Option(help="Numbers of threads, separated by commas.")] = "1,2",
-        rounds: Annotated[int | None, typer.Option(help="How often each step is timed (15; quick: 5).")] = None,
+        threads: Annotated[
+            str | None, typer.Option(help="Numbers of threads up to the cores, separated by commas (1,2).")
+        ] = None,
+        rounds: Annotated[
+            int | None,
+            typer.Option(help="How often each step is timed (15; quick: 5); short steps take twice as many."),
+        ] = None,
         case: Annotated[str | None, typer.Option(help="Names, separated by commas; by default all.")] = None,
         rules: Annotated[
             str | None, typer.Option(help="Names; by default AdamW and what torch has not fused (quick: two of them).")
@@ -186,11 +194,12 @@ def _application() -> "typer.Typer":
     ) -> None:
         """Time steps beside torch's, and print tables with targets.
 
-        Cases: large, model, tensors, groups, bfloat16, clip-ema, bandwidth, memory, first-step.
+        Cases: large, model, tensors, groups, bfloat16, clip-ema, bandwidth, memory, first-step (which also
+        steps SGD, to load what all rules share).
         """
         page = commands.bench(
             quick=quick,
-            threads=_counts(threads),
+            threads=None if threads is None else _counts(threads),
             rounds=rounds,
             cases=_names(case),
             rules=_names(rules),

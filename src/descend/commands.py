@@ -192,7 +192,8 @@ def list_(kind: str | None = None) -> dict[str, dict[str, str]]:
 def cache(*, clear: bool = False) -> Cache:
     """List the compiled kernels that are kept on disk, or remove them.
 
-    A kernel is compiled again when it is needed; processes that have loaded it run on.
+    A kernel is compiled again when it is needed; processes that have loaded it run on. One that was not loaded for
+    90 days is removed when another one is stored.
 
     Args:
         clear: remove them all.
@@ -227,10 +228,10 @@ def bench(
 
     Args:
         quick: fewer rounds and rules, labelled as a screening.
-        threads: the numbers of threads (1 and 2).
-        rounds: how often each contestant is timed (15; quick: 5); short steps take a multiple of it.
+        threads: the numbers of threads, none above the number of cores (1 and 2).
+        rounds: how often each contestant is timed (15; quick: 5); short steps take twice as many.
         cases: some of "large", "model", "tensors", "groups", "bfloat16", "clip-ema", "bandwidth", "memory" and
-            "first-step"; by default all.
+            "first-step", which measures SGD too, to open with; by default all.
         rules: names of rules that torch has too; by default AdamW and all that torch has not fused (quick: two).
         heavyball: measure HeavyBall too, whose compilation takes minutes.
         sizes: how much is stepped; the targets are for the default.

@@ -14,7 +14,6 @@ from descend.backends.cpp import STORAGE
 from descend.backends.plan import NotPlanned, plan
 from descend.rule import Formula
 
-_PLAIN = (Tensor, torch.nn.Parameter)
 _forked = False
 
 
@@ -87,7 +86,7 @@ def of_formula(formula: Formula) -> str | None:
 
 def of_memory(param: Tensor) -> str | None:
     """Why a kernel cannot step a parameter, by its own memory."""
-    if type(param) not in _PLAIN or param.is_inference():
+    if not addresses.is_plain(param):
         kind = "an inference tensor" if param.is_inference() else f"a {type(param).__name__}"
         return f"it is {kind} and no plain tensor"
     if param.device.type != "cpu":
@@ -104,6 +103,10 @@ def of_param(param: Tensor, formula: Formula, entries: Mapping[str, Any]) -> str
     reason = of_memory(param)
     if reason is not None:
         return reason
+    for slot in formula.slots.values():
+        entry = entries.get(slot.key)
+        if slot.shape == "scalar" and entry is not None and entry.dtype not in (torch.float32, torch.float64):
+            return f"its state {slot.key!r} is of {entry.dtype}, and kernels take single numbers in float32 and float64"
     state = [entries[slot.key] for slot in formula.slots.values() if slot.shape == "like" and slot.key in entries]
     for what, x in [("gradient", param.grad), *(("state", x) for x in state)]:
         if x is not None and not (_is_stored(x) and addresses.is_dense_as(x, param, x.dtype)):

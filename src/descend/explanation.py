@@ -7,7 +7,8 @@ it is the one that has run.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -17,6 +18,7 @@ from descend import eligibility, render
 from descend.backends import openmp
 from descend.backends.eager import stored_dtype
 from descend.backends.plan import plan
+from descend.options import AVERAGE, AVERAGE_SLOT
 from descend.rule import Formula
 
 if TYPE_CHECKING:
@@ -29,6 +31,8 @@ def explain(optimizer: Optimizer) -> str:
     groups = [_Group(optimizer, index) for index in range(len(optimizer.param_groups))]
     backend = optimizer.options.backend
     chosen = [f"backend={backend!r}" if backend != "auto" else "", str(optimizer.options)]
+    if optimizer.options.stochastic_rounding and not any(group.stores_bfloat16 for group in groups):
+        chosen.append("of which stochastic_rounding has no effect, as nothing is stored in bfloat16")
     lines = [f"options: {', '.join(filter(None, chosen))}"] if any(chosen) else []
     lines.append(f"threads: {_threads(any(group.has_kernel for group in groups))}")
     return "\n".join([*lines, *(line for group in groups for line in group.lines())])
@@ -52,6 +56,7 @@ class _Group:
         self.names = optimizer.options.numbers(None, differentiable=False)
         self.of_formulas: dict[Formula, str | None] = {}
         self.traffic: dict[object, int] = {}
+        self.stores_bfloat16 = False
         self.of_all = eligibility.of_process() or eligibility.of_group(self.group, optimizer.options.backend)
         self.tensors: Counter[str] = Counter()
         self.elements: Counter[str] = Counter()
@@ -75,7 +80,7 @@ class _Group:
         yield f"  state {self._bytes_of_state():,} bytes"
         for formula, dtype in dict.fromkeys((self._formula(param), _name(param.dtype)) for param in self.params):
             if dtype in render.BYTES:
-                yield f"  cost in {dtype}: {render.cost(formula, dtype)}"
+                yield f"  cost in {dtype}: {self._cost(formula, dtype)}"
 
     def _numbers(self) -> str:
         """The hyper-parameters in force, with the schedules that they follow."""
@@ -84,6 +89,15 @@ class _Group:
         follows = (f" by {schedules[name]}" if name in schedules else "" for name in self.rule.hyper_parameters)
         flags = [f"{name}=True" for name in ("maximize", "capturable", "differentiable", "fused") if self.group[name]]
         return ", ".join([*map("".join, zip(values, follows, strict=True)), *flags])
+
+    def _cost(self, formula: Formula, dtype: str) -> render.Cost:
+        """What a step costs, the pass that measures the gradients for `clip_norm` included."""
+        cost = render.cost(formula, dtype)
+        return replace(cost, reads=(render.BYTES[dtype], *cost.reads)) if self._measures else cost
+
+    @property
+    def _measures(self) -> bool:
+        return "clip_coefficient" in self.names
 
     def _bytes_of_state(self) -> int:
         entries = (entry for param in self.params for entry in self.optimizer.state.get(param, {}).values())
@@ -96,38 +110,46 @@ class _Group:
         """The backend of a parameter and why, as the beginning of a line."""
         fused, formula = self.optimizer._fused, self._formula(param).settle(frozenset())
         entries: dict[str, Any] = self.optimizer.state.get(param, {})
+        types = _types(formula, param, entries)
+        self.stores_bfloat16 |= any(types[name] is torch.bfloat16 for name in types if name != "g")
         if id(param) in fused.taken:
-            return f"kernel: {self._work(formula, param, entries)}"
+            return f"kernel: {self._work(formula, types)}"
         if id(param) in fused.reasons:
             return f"eager: {fused.reasons[id(param)]}"
         reason = self.of_all or self._of_formula(formula) or eligibility.of_param(param, formula, entries)
-        return f"eager, expected: {reason}" if reason else f"kernel, expected: {self._work(formula, param, entries)}"
+        return f"eager, expected: {reason}" if reason else f"kernel, expected: {self._work(formula, types)}"
 
     def _of_formula(self, formula: Formula) -> str | None:
         if formula not in self.of_formulas:
             self.of_formulas[formula] = eligibility.of_formula(formula)
         return self.of_formulas[formula]
 
-    def _work(self, formula: Formula, param: Tensor, entries: dict[str, Any]) -> str:
+    def _work(self, formula: Formula, types: dict[str, torch.dtype]) -> str:
         """The types that a kernel works with, and the bytes that it moves."""
-        types = {"p": param.dtype, "g": param.dtype if param.grad is None else param.grad.dtype}
-        for name, slot in formula.slots.items():
-            if slot.shape == "like":
-                held = entries.get(slot.key)
-                types[name] = stored_dtype(slot, param) if held is None else held.dtype
         key = (formula, *types.items())
         if key not in self.traffic:
-            measured = types["g"].itemsize if "clip_coefficient" in self.names else 0  # a pass of its own
+            measured = types["g"].itemsize if self._measures else 0  # a pass of its own
             moved = plan(formula).traffic({name: dtype.itemsize for name, dtype in types.items()})
             self.traffic[key] = moved + measured
         return f"{_words(types)}, {self.traffic[key]} bytes moved per parameter and step"
+
+
+def _types(formula: Formula, param: Tensor, entries: Mapping[str, Any]) -> dict[str, torch.dtype]:
+    """The types of a parameter, its gradient and its slots, which need not exist yet."""
+    types = {"p": param.dtype, "g": param.dtype if param.grad is None else param.grad.dtype}
+    for name, slot in formula.slots.items():
+        if slot.shape == "like":
+            held = entries.get(slot.key)
+            types[name] = stored_dtype(slot, param) if held is None else held.dtype
+    return types
 
 
 def _words(types: dict[str, torch.dtype]) -> str:
     """The types of parameter, gradient and slots, each type once."""
     by_type: dict[str, list[str]] = {}
     for name, dtype in types.items():
-        by_type.setdefault(_name(dtype), []).append(name)
+        shown = AVERAGE_SLOT.key if name == AVERAGE else name  # the user knows it by its key
+        by_type.setdefault(_name(dtype), []).append(shown)
     if len(by_type) == 1:
         return next(iter(by_type))
     return "; ".join(f"{' '.join(names)} {dtype}" for dtype, names in by_type.items())

@@ -7,7 +7,7 @@ tables were made; if so, `fusing.build` makes them anew.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, MutableMapping, Sequence
+from collections.abc import Callable, Collection, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -39,7 +39,7 @@ class FusedStep:
         eager_groups: the indices of the groups with parameters that step eagerly.
         idle: parameters that a kernel might step, and that have no gradient and no state yet.
         variants: the formula of each group's index and number of dimensions.
-        of_groups: why no parameter of a group steps in a kernel, by its flags.
+        terms: what the flags of each group ask for.
         lasts: whether the tables are good for more than one step (those that give slots their first value are not).
     """
 
@@ -49,7 +49,7 @@ class FusedStep:
     eager_groups: set[int] = field(default_factory=set)
     idle: list[Tensor] = field(default_factory=list)
     variants: dict[tuple[int, int], Formula] = field(default_factory=dict)
-    of_groups: list[str | None] = field(default_factory=list)
+    terms: list[tuple[str | None, bool]] = field(default_factory=list)
     lasts: bool = True
     _names: frozenset[str] = frozenset()
     _contents: addresses.Contents | None = None
@@ -73,7 +73,7 @@ class FusedStep:
         if not self._contents.is_unchanged(groups, state) or any(param.grad is not None for param in self.idle):
             return False
         backend = step.options.backend
-        if any(eligibility.of_group(groups[i], backend) != self.of_groups[i] for i in restructured):
+        if any(group_terms(groups[i], backend) != self.terms[i] for i in restructured):
             return False
         asked = [place for place in self.variants if place[0] in restructured] if restructured else []
         if any(variant(*place) is not self.variants[place] for place in asked):
@@ -97,17 +97,26 @@ class FusedStep:
 
     def numbers(self, groups: Groups, step: Step) -> Numbers:
         """What the scalars of this step are computed from."""
-        varying = {leaf("hyper", (name, None)): value for name, value in step.numbers.items()}
+        varying = {leaf("hyper", (name, None)): _number(value) for name, value in step.numbers.items()}
         if not self._by_group:
             read = {node for table in self.tables for node in table.reads}
             self._by_group = {node: _values(node, groups) for node in read - varying.keys()}
         return Numbers(self._by_group, varying, step.options.seed, step.clock, torch.get_num_threads())
 
 
+def group_terms(group: Mapping[str, Any], backend: str) -> tuple[str | None, bool]:
+    """Why no parameter of a group steps in a kernel, by its flags, and whether one is demanded."""
+    return eligibility.of_group(group, backend), bool(group["fused"])
+
+
 def _values(node: Expr, groups: Groups) -> Floats:
-    """A hyper-parameter's value in every group; those of other rules may lack it."""
+    """A hyper-parameter's value in every group; what stands for groups of other rules, which lack it, is never read."""
     name, index = hyper_of(node)
     values = [group.get(name, 0.0) for group in groups]
     if index is not None:
         values = [value[index] if isinstance(value, (tuple, list)) else value for value in values]
-    return np.array([float(value) for value in values])
+    return np.array([_number(value) for value in values])
+
+
+def _number(value: Any) -> float:
+    return float(value.detach() if isinstance(value, Tensor) else value)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -16,8 +15,9 @@ from descend.backends.cpp import Storage
 from descend.backends.eager import first_value, stored_dtype
 from descend.backends.tables import Member, Table, overlapping
 from descend.buckets import Step, StepBucket
+from descend.caution import warn
 from descend.expr import apply, leaf
-from descend.fused import FormulaOf, FusedStep, Groups, State
+from descend.fused import FormulaOf, FusedStep, Groups, State, group_terms
 from descend.options import incoming_gradient
 from descend.rule import Formula, Rule, Slot
 
@@ -47,17 +47,16 @@ def build(
     general = eligibility.of_process()
     sorting = _Sorting(rules, groups, state, step, variant, general)
     sorting.sort(buckets)
-    try:
-        fused = sorting.fused_step()
-        while conflicts := sorting.split() or dict.fromkeys(overlapping(fused.tables), _OVERLAPS):
-            sorting = replace(sorting, refused={**sorting.refused, **conflicts})
-            sorting.sort(buckets)
+    fused: FusedStep | None = None
+    while fused is None:
+        refused = sorting.split() or sorting.uncompiled()
+        if not refused:
             fused = sorting.fused_step()
-    except compiler.CompilationError as error:
-        _warn_once(str(error))
-        sorting = replace(sorting, general="the compiler failed")
-        sorting.sort(buckets)
-        fused = sorting.fused_step()
+            refused = dict.fromkeys(overlapping(fused.tables), _OVERLAPS)
+        if refused:
+            fused = None
+            sorting = replace(sorting, refused={**sorting.refused, **refused})
+            sorting.sort(buckets)
     eligibility.check_demands(groups, step.options.backend, fused.reasons)
     missing = compiler.unavailable()
     if missing is not None and any(eligibility.of_group(group, step.options.backend) is None for group in groups):
@@ -68,7 +67,7 @@ def build(
 def _warn_once(message: str) -> None:
     if message not in _warned:
         _warned.add(message)
-        warnings.warn(message, stacklevel=5)
+        warn(message)
 
 
 @dataclass
@@ -107,7 +106,7 @@ class _Sorting:
         ordinal = 0
         for index, group in enumerate(self.groups):
             for param in group["params"]:
-                if of_groups[index] is None and param.grad is None and not self._is_resting(param, index, ordinal):
+                if param.grad is None and (of_groups[index] is not None or not self._is_resting(param, index, ordinal)):
                     self.idle.append(param)
                 ordinal += 1
 
@@ -128,9 +127,7 @@ class _Sorting:
 
     def _is_resting(self, param: Tensor, index: int, ordinal: int) -> bool:
         """Draft a parameter that has no gradient now, if it has all its state: it may have one at the next step."""
-        group, held = self.groups[index], self.state.get(param)
-        if not held:
-            return False
+        group, held = self.groups[index], self.state.get(param, {})
         variant = self.variant(index, param.ndim)
         formula = variant.settle(frozenset())
         if any(slot.key not in held for slot in formula.slots.values()) or eligibility.of_formula(formula) is not None:
@@ -166,13 +163,27 @@ class _Sorting:
                 found.update({id(member.param): _SPLIT for member in draft.members})
         return found
 
-    def fused_step(self) -> FusedStep:
-        """The tables of what was sorted.
+    def uncompiled(self) -> dict[int, str]:
+        """The parameters whose kernels the compiler refuses, with a warning and the reason."""
+        try:
+            self._kernels(self.drafts)
+        except compiler.CompilationError:
+            pass
+        else:
+            return {}
+        found: dict[int, str] = {}
+        for key, draft in self.drafts.items():
+            try:
+                self._kernels({key: draft})  # alone, since those that are compiled together fail together
+            except compiler.CompilationError as error:
+                _warn_once(str(error))
+                reason = f"the compiler failed: {error.summary}"
+                found.update({id(member.param): reason for member in draft.members})
+        return found
 
-        Raises:
-            CompilationError: if the compiler fails.
-        """
-        made = self._kernels()
+    def fused_step(self) -> FusedStep:
+        """The tables of what was sorted."""
+        made = self._kernels(self.drafts)
         tables = []
         for (formula, _), draft, (kernel, norms) in zip(self.drafts, self.drafts.values(), made, strict=True):
             for member in draft.members:
@@ -189,16 +200,21 @@ class _Sorting:
             for member in draft.members
         }
         lasts = all(formula is draft.variant.settle(frozenset()) for (formula, _), draft in self.drafts.items())
-        of_groups = [eligibility.of_group(group, self.step.options.backend) for group in self.groups]
-        return FusedStep(tables, self.reasons, taken, eager, self.idle, places, of_groups, lasts)
+        terms = [group_terms(group, self.step.options.backend) for group in self.groups]
+        return FusedStep(tables, self.reasons, taken, eager, self.idle, places, terms, lasts)
 
-    def _kernels(self) -> list[tuple[kernels.Kernel, kernels.Kernel | None]]:
+    def _kernels(
+        self, drafts: Mapping[tuple[Formula, Storage], _Draft]
+    ) -> list[tuple[kernels.Kernel, kernels.Kernel | None]]:
         """For each draft its kernel and, where gradients are clipped by their norm, the one that measures them.
 
         A formula that gives a slot its first value is compiled together with the one that all further steps take.
+
+        Raises:
+            CompilationError: if the compiler fails.
         """
         requests: list[tuple[Formula, Storage]] = []
-        for (formula, storage), draft in self.drafts.items():
+        for (formula, storage), draft in drafts.items():
             names = frozenset(self.step.numbers)
             measured = (formula, storage)
             if "clip_coefficient" in names:

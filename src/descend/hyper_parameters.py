@@ -9,7 +9,6 @@ from operator import call, is_, itemgetter
 from typing import Any, Final
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from descend.rule import Rule
@@ -93,10 +92,12 @@ def check(rule: Rule, values: Mapping[str, Any]) -> None:
     Raises:
         ValueError: for a number outside its limits, NaN, a tensor of more than one element, or values that contradict
             each other; the message begins as torch's and ends with the remedy.
-        TypeError: for what is no number.
+        TypeError: for what is no number, or no bool where the default is one.
     """
     for name, default in rule.hyper_parameters.items():
         value = values[name]
+        if isinstance(default, bool) and not isinstance(value, (bool, np.bool_)):
+            raise TypeError(f"{name} takes True or False, not {value!r}")
         if is_structural(default):
             continue
         if isinstance(default, (tuple, list)):
@@ -161,7 +162,9 @@ def _chooses_as(found: object, seen: object) -> bool:
 
 
 def _is_mutable(values: tuple[object, ...]) -> bool:
-    return any(type(value) in (Tensor, torch.nn.Parameter, list) for value in values)
+    return any(
+        isinstance(value, (Tensor, list)) or (isinstance(value, tuple) and _is_mutable(value)) for value in values
+    )
 
 
 def _check_number(name: str, value: Any, index: int | None) -> None:

@@ -7,7 +7,6 @@ tensors is computed, before the first parameter is written: an error leaves para
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
@@ -21,6 +20,7 @@ from descend import arguments, options, stepping
 from descend import hyper_parameters as hyper
 from descend import state as states
 from descend.buckets import Step
+from descend.caution import warn
 from descend.eligibility import check_demands
 from descend.fused import FusedStep
 from descend.options import Options, extended
@@ -196,6 +196,7 @@ class Optimizer(torch.optim.Optimizer):
         self._rules = [self._rules[place] for place in kept]
         self._schedules.keep(kept)
         self._known_groups = list(groups)
+        self._forget_tables()
 
     def set_schedule(self, name: str, value: Any, group: int | None = None) -> None:
         """Put a number or a schedule in force from the next step on; groups added later take the constructor's.
@@ -241,12 +242,22 @@ class Optimizer(torch.optim.Optimizer):
         """
         if self._holds_averages:
             raise RuntimeError("the averaged weights are in place; leave `with opt.averaged():`, then step")
+        if closure is not None and not callable(closure):
+            raise TypeError(f"closure takes a function that returns the loss, not {closure!r}")
         loss = None
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
         if bool(getattr(self, "found_inf", None)):
             return loss
+        try:
+            self._step()
+        except BaseException:
+            self._forget_tables()  # they may know what this step was to be taken with, and the next one is not
+            raise
+        return loss
+
+    def _step(self) -> None:
         self._follow_groups()
         driven = self._schedules.settle(self.param_groups, self.applied_steps)
         changed = self._seen.changed(self._rules, self.param_groups)
@@ -269,7 +280,6 @@ class Optimizer(torch.optim.Optimizer):
         for group in self.param_groups:
             group["applied_steps"] += 1
         self._schedules.put(self.param_groups, upcoming)
-        return loss
 
     def _formula(self, index: int, ndim: int, names: Collection[str]) -> Formula:
         rule, group = self._rules[index], self.param_groups[index]
@@ -307,6 +317,10 @@ class Optimizer(torch.optim.Optimizer):
             post_hook(self)
 
     def __getstate__(self) -> dict[str, Any]:
+        if self._holds_averages:
+            raise RuntimeError(
+                "a copy would take the averages for the weights; leave `with opt.averaged():`, then copy"
+            )
         ours = ("_rule", "options", "_given", "_known_groups", "_rules", "_schedules", "_start")
         return {**super().__getstate__(), **{name: getattr(self, name) for name in ours}}
 
@@ -326,10 +340,9 @@ class Optimizer(torch.optim.Optimizer):
         self._known_groups = list(self.param_groups)
         clock = states.clock(self.param_groups, self.state)
         if clock is None and self._schedules:
-            warnings.warn(
+            warn(
                 "the loaded state has no step count, so the schedules start at 0; pass step=k to the constructor, "
-                "or set param_groups[i]['applied_steps'], to start elsewhere",
-                stacklevel=4,
+                "or set param_groups[i]['applied_steps'], to start elsewhere"
             )
         for i, (rule, group) in enumerate(zip(self._rules, self.param_groups, strict=True)):
             for name, value in {**arguments.FLAGS, **previous[i]}.items():

@@ -66,7 +66,9 @@ class Options:
             raise ValueError(f"backend must be one of {', '.join(BACKENDS)}, not {self.backend!r}")
         if self.state_dtype is not None and self.state_dtype not in _STATE_DTYPES:
             names = ", ".join(map(str, _STATE_DTYPES))
-            raise ValueError(f"state_dtype must be one of {names}, or None for the parameter's, not {self.state_dtype}")
+            raise ValueError(
+                f"state_dtype must be one of {names}, or None for the parameter's, not {self.state_dtype!r}"
+            )
         if not isinstance(self.stochastic_rounding, bool):
             raise TypeError(f"stochastic_rounding takes True or False, not {self.stochastic_rounding!r}")
         for name in ("clip_norm", "clip_value"):
@@ -87,7 +89,7 @@ class Options:
     def _check_number(self, name: str) -> None:
         value = getattr(self, name)
         if value is not None and (isinstance(value, bool) or not isinstance(value, Real)):
-            raise TypeError(f"{name} takes a plain number or None, no schedule or tensor: {value!r}")
+            raise TypeError(f"{name} takes a plain number or None, no schedule or tensor, not {value!r}")
 
     def __str__(self) -> str:
         """The options in force beside the backend, as they are written in the constructor."""

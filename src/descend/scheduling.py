@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping
 from typing import Any
 
 from torch import Tensor
 
+from descend.caution import warn
 from descend.hyper_parameters import at, is_scheduled
 
 
@@ -81,11 +81,10 @@ class Schedules:
                     driven.append((i, name))
                 elif (i, name) not in self._overridden:
                     self._overridden.add((i, name))
-                    warnings.warn(
+                    warn(
                         f"param_groups[{i}][{name!r}] was set to {found!r} while a schedule drives it; that number is "
                         f"used until {written!r} is written back. To replace the schedule, call "
-                        f"opt.set_schedule({name!r}, value, group={i})",
-                        stacklevel=4,
+                        f"opt.set_schedule({name!r}, value, group={i})"
                     )
         return driven
 

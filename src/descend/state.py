@@ -6,16 +6,13 @@ from collections import defaultdict
 from collections.abc import Mapping
 from copy import deepcopy
 from itertools import chain
-from typing import Any, Final
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from descend.backends.eager import first_value, scalar_dtype
+from descend.backends.eager import EXACT_IN_FLOAT32, first_value, scalar_dtype
 from descend.rule import Formula, Rule
-
-EXACT_IN_FLOAT32: Final = 2**24
-"""Step counts up to here are exact in float32; from here on they are kept in float64."""
 
 
 def missing_entries(

@@ -70,7 +70,9 @@ class Slot:
         if isinstance(self.init, bool) or not isinstance(self.init, (int, float, str)):
             raise ValueError(f"Slot({self.key!r}) starts from a number, a hyper-parameter's name or 'p': {self.init!r}")
         if self.dtype is not None and self.dtype not in STORAGE_TYPES:
-            raise ValueError(f"Slot({self.key!r}) has dtype {self.dtype!r}; choose one of {', '.join(STORAGE_TYPES)}")
+            raise ValueError(
+                f"Slot({self.key!r}) has dtype {self.dtype!r}; choose one of {', '.join(map(repr, STORAGE_TYPES))}"
+            )
         if self.init == "p" and self.shape != "like":
             raise ValueError(f"Slot({self.key!r}) starts from the parameter, so its shape must be 'like'")
 
@@ -307,7 +309,10 @@ class Trace:
                 line = traceback.tb_lineno
             traceback = traceback.tb_next
         written = linecache.getline(self._code.co_filename, line).strip() if line else ""
-        self.rule.refuse(str(error), line, written)
+        message = str(error)
+        if "Expr" in message and "operand" not in message:  # a function that is none of ours, such as torch.sign
+            message += "; use descend.sign and the other functions of the vocabulary; torch's cannot read a formula"
+        self.rule.refuse(message, line, written)
 
     def _outputs(self, returned: object) -> dict[str, Expr]:
         rule = self.rule

@@ -190,8 +190,8 @@ static void chunk0(const Call<Row>& call, const Row& row, int64_t index, int64_t
         copy(m, row.m + start + whole, rest);
         pass0(TILE, p, g, m, call.bucket + row.bucket * 2, rest, lanes);
     }
-    call.sums[chunk * 2 + 0] = total(lanes + 0 * LANES, LANES, 1);
-    call.sums[chunk * 2 + 1] = total(lanes + 1 * LANES, LANES, 1);
+    call.sums[chunk * 2 + 0] = total_of(lanes + 0 * LANES, LANES, 1);
+    call.sums[chunk * 2 + 1] = total_of(lanes + 1 * LANES, LANES, 1);
 }
 
 static __attribute__((noinline)) void pass1(int64_t count, float* __restrict p_, const float* __restrict g_, float* __restrict m_, const double* bucket, const double* values) {
@@ -292,7 +292,7 @@ static void chunk0(const Call<Row>& call, const Row& row, int64_t index, int64_t
         copy(g, row.g + start + whole, rest);
         pass0(TILE, g, rest, lanes);
     }
-    call.sums[chunk * 1 + 0] = total(lanes + 0 * LANES, LANES, 1);
+    call.sums[chunk * 1 + 0] = total_of(lanes + 0 * LANES, LANES, 1);
 }
 
 static __attribute__((noinline)) void pass1(int64_t count, float* __restrict p_, const float* __restrict g_, const double* bucket, const double* shared) {

@@ -45,6 +45,7 @@ struct Table {
     const int64_t* shapes;  // per parameter: dimensions, sizes, strides, one after another
     int64_t* addresses;     // per parameter: of parameter, gradient, entries
     uint8_t* active;        // per parameter: has a gradient
+    Object** kept;          // per parameter: its gradient, held from here until `release`
     const int64_t* lines;   // per parameter: memory that is read on the way to all this
     int64_t width;          // how many lines a parameter has
 };
@@ -79,6 +80,13 @@ static bool is_alike(const Torch& torch, Object* tensor, int64_t dtype, const in
     return true;
 }
 
+// Nothing stands at address 0: not even the elements of a tensor of zeros that were never written.
+static bool is_empty(const int64_t* shape) {
+    for (int64_t k = 1; k <= shape[0]; k++)
+        if (shape[k] == 0) return true;
+    return false;
+}
+
 static bool has_type(Object* tensor, Object** types) {
     Object* type = PyObject_Type(tensor);
     Py_DecRef(type);
@@ -109,8 +117,9 @@ EXPORT int refresh(const Torch* torch, const Table* table, Object* name_of_gradi
         bool fits = true;
         if (active)
             fits = has_type(gradient, table->types) && is_alike(*torch, gradient, table->dtypes[1], shape) &&
-                   lies_at(*torch, gradient, addresses[1], change);
-        Py_DecRef(gradient);
+                   lies_at(*torch, gradient, addresses[1], change) && (addresses[1] || is_empty(shape));
+        Py_DecRef(table->kept[i]);
+        table->kept[i] = gradient;
         if (!fits) return STALE;
         if (active != table->active[i]) {
             table->active[i] = active;
@@ -123,14 +132,21 @@ EXPORT int refresh(const Torch* torch, const Table* table, Object* name_of_gradi
             if (!entry || entry != table->held[i * table->entries + k]) return PyErr_Clear(), STALE;
             int moved = SAME;
             if (!lies_at(*torch, entry, addresses[2 + k], moved)) return STALE;
-            if (!moved) continue;
-            if (k >= table->streams) return STALE;  // a view that is one no longer
-            if (!is_alike(*torch, entry, table->dtypes[2 + k], shape)) return STALE;
+            if (k >= table->streams && moved) return STALE;  // a view that is one no longer
+            if (k < table->streams && !is_alike(*torch, entry, table->dtypes[2 + k], shape)) return STALE;
             change |= moved;
         }
         shape += 1 + 2 * shape[0];
     }
     return change;
+}
+
+// Lets go of the gradients: they are needed while a kernel reads them, and no longer.
+EXPORT void release(const Table* table) {
+    for (int64_t i = 0; i < table->count; i++) {
+        Py_DecRef(table->kept[i]);
+        table->kept[i] = nullptr;
+    }
 }
 
 // Whether the groups hold these parameters, and the optimizer's state these entries, in the same order.

@@ -10,6 +10,7 @@ from __future__ import annotations
 import ctypes
 import functools
 from collections.abc import Mapping, Sequence
+from operator import is_
 from pathlib import Path
 from typing import Any, Final
 
@@ -43,26 +44,17 @@ class _Torch(ctypes.Structure):
     _fields_ = [(name, ctypes.c_void_p) for name in _FUNCTIONS] + [("offset", ctypes.c_int64)]
 
 
+_POINTERS: Final = "params states keys held types dtypes shapes addresses active kept lines"
+
+
 class _Table(ctypes.Structure):
-    _fields_ = (
-        [(name, ctypes.c_int64) for name in ("count", "streams", "entries")]
-        + [
-            (name, ctypes.c_void_p)
-            for name in (
-                "params",
-                "states",
-                "keys",
-                "held",
-                "types",
-                "dtypes",
-                "shapes",
-                "addresses",
-                "active",
-                "lines",
-            )
-        ]
-        + [("width", ctypes.c_int64)]
-    )
+    """What the native code reads of a table: see `Table` in addresses.cpp."""
+
+    _fields_ = [
+        *((name, ctypes.c_int64) for name in ("count", "streams", "entries")),
+        *((name, ctypes.c_void_p) for name in _POINTERS.split()),
+        ("width", ctypes.c_int64),
+    ]
 
 
 class Addresses:
@@ -93,13 +85,15 @@ class Addresses:
         self.held = [state[key] for state in states for key in keys]
         self.table = np.zeros((len(self.params), 2 + len(self.keys)), dtype=np.int64)
         self.active = np.zeros(len(self.params), dtype=np.uint8)
+        self._kept = np.zeros(len(self.params), dtype=np.int64)  # gradients that the native code holds
+        self._gradients: list[Tensor | None] = []  # those that Python holds
         self._read_once()
         self._native = _native()
         self._reference: Any = None  # of what the native code reads, made when it is first called
 
     def _read_once(self) -> None:
-        for i, param in enumerate(self.params):
-            gradient = param.grad
+        self._gradients = [param.grad for param in self.params]
+        for i, (param, gradient) in enumerate(zip(self.params, self._gradients, strict=True)):
             self.active[i] = gradient is not None
             held = self.held[i * len(self.keys) : (i + 1) * len(self.keys)]
             at = [param.data_ptr(), 0 if gradient is None else gradient.data_ptr(), *(x.data_ptr() for x in held)]
@@ -123,6 +117,7 @@ class Addresses:
             self._shapes.ctypes.data,
             self.table.ctypes.data,
             self.active.ctypes.data,
+            self._kept.ctypes.data,
             self._lines.ctypes.data,
             self._lines.shape[1],
         )
@@ -147,8 +142,17 @@ class Addresses:
         width = max(map(len, rows))
         return np.array([row + row[:1] * (width - len(row)) for row in rows], dtype=np.int64)
 
+    def release(self) -> None:
+        """Let go of the gradients, which are held from the time when their addresses are read."""
+        self._gradients = []
+        if self._native is not None and self._reference is not None:
+            self._native.release(self._reference)
+
+    def __del__(self) -> None:
+        self.release()
+
     def refresh(self) -> int:
-        """Read every address anew.
+        """Read every address anew, and hold the gradients until `release`: other threads may drop them meanwhile.
 
         Returns:
             SAME, or MOVED and OTHER_GRADIENTS added up: other addresses; other parameters have a gradient. STALE if a
@@ -162,8 +166,9 @@ class Addresses:
 
     def _refresh_in_python(self) -> int:
         before, active = self.table.copy(), self.active.copy()
+        self._gradients = [param.grad for param in self.params]
         for i, (param, state) in enumerate(zip(self.params, self.states, strict=True)):
-            gradient = param.grad
+            gradient = self._gradients[i]
             entries = [state.get(key) for key in self.keys]
             held = self.held[i * len(self.keys) : (i + 1) * len(self.keys)]
             if any(entry is not known for entry, known in zip(entries, held, strict=True)):
@@ -189,9 +194,14 @@ def _pointers(address: int, count: int) -> list[int]:
     return [word for word in words if 2**32 < word < 2**47]
 
 
+def is_plain(x: Tensor) -> bool:
+    """Whether the elements of `x` are what stands in its memory: no subclass, nothing negated when it is read."""
+    return type(x) in _PLAIN and not (x.is_inference() or x.is_neg() or x._is_zerotensor())
+
+
 def is_dense_as(x: Tensor, param: Tensor, dtype: torch.dtype) -> bool:
     """Whether `x` is plain CPU memory of the type, in the shape and the memory order of `param`."""
-    if type(x) not in _PLAIN or x.layout is not torch.strided or x.device.type != "cpu" or x.dtype != dtype:
+    if not is_plain(x) or x.layout is not torch.strided or x.device.type != "cpu" or x.dtype != dtype:
         return False
     if x.shape != param.shape:
         return False
@@ -202,14 +212,18 @@ class Contents:
     """What an optimizer's groups and state hold, to notice when somebody has put something else there."""
 
     def __init__(self, groups: Sequence[dict[str, Any]], state: Mapping[Tensor, Any]) -> None:
-        self._lists = [group["params"] for group in groups]
-        self._params = [param for held in self._lists for param in held]
+        self._groups = list(groups)
+        lists = [group["params"] for group in groups]
+        self._lengths = list(map(len, lists))
+        self._params = [param for held in lists for param in held]
         self._state, self._keys, self._entries = state, list(state), list(state.values())
 
     def is_unchanged(self, groups: Sequence[dict[str, Any]], state: Mapping[Tensor, Any]) -> bool:
         """Whether groups and state hold the same objects in the same order."""
+        if state is not self._state or len(groups) != len(self._groups) or not all(map(is_, groups, self._groups)):
+            return False
         lists = [group["params"] for group in groups]
-        if state is not self._state:
+        if list(map(len, lists)) != self._lengths:
             return False
         native = _native()
         if native is not None and isinstance(state, dict) and all(type(held) is list for held in lists):
@@ -232,6 +246,8 @@ class _Native:
         holding = ctypes.PyDLL(library._name, handle=library._handle)  # holds the interpreter's lock while it runs
         self.refresh = holding.refresh
         self.refresh.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.py_object]
+        self.release = holding.release
+        self.release.argtypes, self.release.restype = [ctypes.c_void_p], None
         self.is_unchanged = holding.is_unchanged
         self.is_unchanged.argtypes = [ctypes.py_object] * 5
 

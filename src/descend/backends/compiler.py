@@ -23,8 +23,9 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 from descend.backends import kernel_cache
@@ -51,17 +52,33 @@ _TELLING = {"vendor_id", "cpu family", "model", "model name", "stepping", "flags
 _TELLING |= {"Features", "CPU implementer", "CPU architecture", "CPU variant", "CPU part", "CPU revision"}
 
 _libraries: dict[str, ctypes.CDLL] = {}  # by source
-_refused: dict[str, str] = {}  # by key: what the compiler said
-_broken: dict[str, str] = {}  # by compiler: why it does not start
 _one_at_a_time = threading.Lock()
 
 
 class CompilationError(RuntimeError):
-    """A kernel could not be compiled or loaded; the message says why."""
+    """A kernel could not be compiled or loaded; the message says why.
 
-    def __init__(self, reason: str) -> None:
-        many_lines = "\n" in reason
-        super().__init__(reason + ("\n" if many_lines else "; ") + "meanwhile the eager backend works")
+    Args:
+        summary: the reason and the remedy in one line, kept as an attribute.
+        said: what the compiler complained of, line by line.
+    """
+
+    def __init__(self, summary: str, said: Sequence[str] = ()) -> None:
+        self.summary = summary
+        super().__init__("\n".join([f"{summary}; meanwhile the eager backend works", *said]))
+
+
+@dataclass(frozen=True)
+class _Failure:
+    """A compilation that made nothing: what `CompilationError` takes, and whether any other source would fail too."""
+
+    summary: str
+    said: tuple[str, ...] = ()
+    is_general: bool = False
+
+
+_refused: dict[str, _Failure] = {}  # by key
+_broken: dict[tuple[str, ...], _Failure] = {}  # by the compiler's words: what fails whatever the source
 
 
 def unavailable() -> str | None:
@@ -106,9 +123,7 @@ def _find_or_compile(source: str) -> ctypes.CDLL:
         raise CompilationError(str(error)) from None
     words = (*command, *_flags())
     key = _key(words, source)
-    if key in _refused:
-        raise CompilationError(_refused[key])
-    library = _cached(key)
+    library = None if key in _refused else _cached(key)
     if library is None:
         with kernel_cache.turn(key):
             library = _cached(key) or _compile_and_keep(key, words, source)  # another process may have made it
@@ -133,8 +148,6 @@ def _command() -> tuple[str, ...]:
         raise LookupError(f"CXX names the compiler {words[0]}, which was not found; set CXX to another, or unset it")
     if place is None:
         raise LookupError(f"no C++ compiler was found ({', '.join(_NAMES)}); install g++, or set CXX to a compiler")
-    if place in _broken:
-        raise LookupError(_broken[place])
     return place, *words[1:]
 
 
@@ -179,12 +192,18 @@ def _cached(key: str) -> ctypes.CDLL | None:
 
 
 def _compile_and_keep(key: str, words: tuple[str, ...], source: str) -> ctypes.CDLL:
+    known = _refused.get(key) or _broken.get(words)
+    if known:
+        raise CompilationError(known.summary, known.said)
     with _workplace() as folder:
         shared_object = folder / "kernel.so"
-        complaint = _compile(words, source, shared_object)
-        if complaint:
-            _refused[key] = complaint
-            raise CompilationError(complaint)
+        failure = _compile(words, source, shared_object)
+        if failure:
+            if failure.is_general:
+                _broken[words] = failure
+            else:
+                _refused[key] = failure
+            raise CompilationError(failure.summary, failure.said)
         content = shared_object.read_bytes()
         kept = kernel_cache.store(key, content, _title(source))
         for path in filter(None, (kept, shared_object)):
@@ -226,12 +245,8 @@ def _own_directory(parent: str) -> Path | None:
     return None
 
 
-def _compile(words: tuple[str, ...], source: str, shared_object: Path) -> str | None:
-    """Compile into a file; return what the compiler had to say if it made none.
-
-    Raises:
-        CompilationError: the compiler does not start.
-    """
+def _compile(words: tuple[str, ...], source: str, shared_object: Path) -> _Failure | None:
+    """Compile into a file; return what went wrong if the compiler made none."""
     try:
         process = subprocess.Popen(
             [*words, "-x", "c++", "-", "-o", str(shared_object), *LIBRARIES],
@@ -242,22 +257,31 @@ def _compile(words: tuple[str, ...], source: str, shared_object: Path) -> str | 
             process_group=0,  # so that all that it starts can be ended, and Ctrl-C is ours to handle
         )
     except OSError as error:
-        _broken[words[0]] = f"the compiler {words[0]} does not start ({error.strerror}); install g++, or set CXX"
-        raise CompilationError(_broken[words[0]]) from error
+        return _Failure(f"the compiler {words[0]} does not start ({error.strerror}); {_remedy(words)}", is_general=True)
     with process:
         try:
             said = process.communicate(source.encode(), timeout=_LIMIT)[1]
         except subprocess.TimeoutExpired:
             _end(process)
-            return f"the compiler {words[0]} was stopped after {_LIMIT:g} s, in '{_title(source)}'"
+            return _Failure(
+                f"the compiler {words[0]} was stopped after {_LIMIT:g} s, in '{_title(source)}'; {_remedy(words)}"
+            )
         except BaseException:
             _end(process)
             raise
     if process.returncode == 0 and shared_object.exists():
         return None
-    first = said.decode(errors="replace").strip().splitlines()[:_SHOWN]
-    status = f"the compiler {words[0]} failed with exit status {process.returncode}, in '{_title(source)}'"
-    return "\n".join([f"{status}:", *first]) if first else status
+    lines = said.decode(errors="replace").strip().splitlines()
+    status = f"the compiler {words[0]} failed with exit status {process.returncode}"
+    # without a word about the source it is the compiler that is at fault, unless it was killed, as for want of memory
+    is_general = process.returncode >= 0 and not any("<stdin>" in line or "Killed" in line for line in lines)
+    where = "" if is_general else f", in '{_title(source)}'"
+    return _Failure(f"{status}{where}; {_remedy(words)}", tuple(lines[:_SHOWN]), is_general)
+
+
+def _remedy(words: tuple[str, ...]) -> str:
+    given = os.environ.get("CXX")
+    return f"check or unset CXX (now '{given}')" if given else f"check that {words[0]} can compile"
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:

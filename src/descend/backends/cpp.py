@@ -9,6 +9,7 @@ functions of the vocabulary and the storage types, `driver.hpp` the loops over c
 from __future__ import annotations
 
 import itertools
+import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -17,7 +18,7 @@ from pathlib import Path
 from typing import Final
 
 from descend.backends.cpp_expressions import CHOICE, FUNCTIONS, WORDS, HostWords, Writer
-from descend.backends.plan import Pass, Plan
+from descend.backends.plan import Pass, Plan, stream_of
 from descend.expr import Expr, Rank, hyper_of, slot_of
 
 STORAGE: Final[Mapping[str, str]] = {
@@ -30,9 +31,9 @@ STORAGE: Final[Mapping[str, str]] = {
 
 _OWN: Final = (
     "row rows call count work sums values shared seed step team i j tile valid first start length whole rest chunk "
-    "lanes real numel bucket ordinal index tensor load store copy add_up add_up_squares total visit chunks_of sum_of "
-    "mean_of norm_of fused random_tile store_stochastically infinity not_a_number split block philox TILE CHUNK LANES "
-    "Team Tensor Call Body Sweep Row bfloat16 float16"
+    "lanes real numel bucket ordinal index tensor load store copy add_up add_up_squares total_of visit chunks_of "
+    "sum_of mean_of norm_of fetch fused random_tile store_stochastically infinity not_a_number split block philox "
+    "TILE CHUNK LANES Team Tensor Call Body Sweep Row bfloat16 float16"
 )
 _TAKEN: Final = WORDS | frozenset(FUNCTIONS.values()) | frozenset(_OWN.split())
 """Names that the kernel uses itself, so that no value of the author's can have them."""
@@ -88,10 +89,6 @@ def _suggested_name(plan: Plan, node: Expr) -> str:
     return slot_of(node)[0] if node.op == "slot" else node.op if not node.args else ""
 
 
-def _stream(leaf: Expr) -> str:
-    return slot_of(leaf)[0] if leaf.op == "slot" else leaf.op
-
-
 def _indented(lines: Sequence[str], by: int = 1) -> list[str]:
     return [f"{'    ' * by}{line}" for line in lines]
 
@@ -104,12 +101,16 @@ class _Kernel:
     storage: Storage
     symbol: str
     names: dict[Expr, str] = field(default_factory=dict)
+    streams: dict[str, str] = field(default_factory=dict)
     taken: set[str] = field(default_factory=set)
 
     def __post_init__(self) -> None:
-        self.taken = {*_TAKEN, *self.plan.streams, *(f"{name}_" for name in self.plan.streams)}
+        self.taken = set(_TAKEN)
+        for name in self.plan.streams:
+            self.streams[name] = name if self._is_free(name) else f"slot{len(self.streams)}"
+            self.taken |= {self.streams[name], f"{self.streams[name]}_"}
         for sweep in self.plan.passes:
-            self.names.update({leaf: _stream(leaf) for leaf in sweep.loads})
+            self.names.update({leaf: self.streams[stream_of(leaf)] for leaf in sweep.loads})
         unnamed = itertools.count(1)
         for node in self.places:
             self._name(node, _suggested_name(self.plan, node) or f"s{next(unnamed)}")
@@ -117,7 +118,18 @@ class _Kernel:
             if node not in self.names and node.args:
                 self._name(node, name)
 
+    def _is_free(self, name: str) -> bool:
+        """Whether a value may be called so: no word of C++, no name of the kernel's own, nothing like one."""
+        own = (
+            name.endswith("_")
+            or name.startswith("_")
+            or re.match(r"random_|slot\d|terms\d|pass\d|chunk\d|between\d", name)
+        )
+        return name.isascii() and not name.isupper() and not own and name not in self.taken
+
     def _name(self, node: Expr, wanted: str) -> None:
+        if not self._is_free(wanted) and wanted not in self.taken:
+            wanted = "value"
         name, number = wanted if wanted not in self.taken else f"{wanted}_new", 2
         while name in self.taken:
             name, number = f"{wanted}_{number}", number + 1
@@ -165,7 +177,9 @@ class _Kernel:
         return "\n".join([title, f"namespace {self.symbol}_kernel {{", f"using real = {self.storage.real};"])
 
     def _row(self) -> str:
-        pointers = [f"{self.pointer(name, name in self.plan.stored)} {name};" for name in self.plan.streams]
+        pointers = [
+            f"{self.pointer(name, name in self.plan.stored)} {self.streams[name]};" for name in self.plan.streams
+        ]
         return "\n".join(["struct Row : Tensor {", *_indented(pointers), "};"])
 
     def pointer(self, name: str, is_written: bool) -> str:
@@ -260,11 +274,15 @@ class _PassCode:
 
     @cached_property
     def loaded(self) -> set[str]:
-        return {_stream(leaf) for leaf in self.sweep.loads}
+        return {stream_of(leaf) for leaf in self.sweep.loads}
 
     @cached_property
     def streams(self) -> list[str]:
         return [name for name in self.kernel.plan.streams if name in self.written | self.loaded]
+
+    def called(self, stream: str) -> str:
+        """The name of a stream in the kernel."""
+        return self.kernel.streams[stream]
 
     @cached_property
     def scalars(self) -> list[Expr]:
@@ -285,7 +303,7 @@ class _PassCode:
     def tiles(self) -> str:
         """The function that takes whole tiles."""
         arguments = ["int64_t count"]
-        arguments += [f"{self.kernel.pointer(n, n in self.written)} __restrict {n}_" for n in self.streams]
+        arguments += [f"{self.kernel.pointer(n, n in self.written)} __restrict {self.called(n)}_" for n in self.streams]
         arguments += [f"const double* {table}" for table in self.tables]
         arguments += ["int64_t valid", "double* __restrict lanes"] if self.sweep.reductions else []
         arguments += ["const Call<Row>& call", "const Row& row", "int64_t first"] if self.random else []
@@ -296,7 +314,8 @@ class _PassCode:
         for name in self.random:
             site = list(self.kernel.plan.formula.outputs).index(name)
             where = f"call.seed, {site}, call.step, static_cast<uint32_t>(row.ordinal), first + tile"
-            lines += _indented([f"uint16_t random_{name}[TILE];", f"random_tile({where}, random_{name});"], 2)
+            bits = f"random_{self.called(name)}"
+            lines += _indented([f"uint16_t {bits}[TILE];", f"random_tile({where}, {bits});"], 2)
         lines += ["        for (int64_t j = 0; j < TILE; j++) {", "            const int64_t i = tile + j;"]
         lines += [*_indented(self._elements(), 3), "        }"]
         for r, node in enumerate(self.sweep.reductions):
@@ -312,7 +331,7 @@ class _PassCode:
         uses.update(node.args[0] for node in sweep.reductions)
         known = {node: kernel.names[node] for node in [*sweep.loads, *self.scalars]}
         writer = Writer(known, "real")
-        lines = [f"const real {known[leaf]} = load({_stream(leaf)}_[i]);" for leaf in sweep.loads]
+        lines = [f"const real {known[leaf]} = load({self.called(stream_of(leaf))}_[i]);" for leaf in sweep.loads]
         unnamed = 0
         for node in sweep.body:
             name = kernel.names.get(node)
@@ -328,28 +347,30 @@ class _PassCode:
         for r, node in enumerate(sweep.reductions):
             lines.append(f"terms{r}[j] = i < valid ? {writer.write(node.args[0], CHOICE + 1)} : real(0);")
         for name, root in sweep.stores:
-            random = f", random_{name}[j]" if name in self.random else ""
+            random = f", random_{self.called(name)}[j]" if name in self.random else ""
             store = "store_stochastically" if random else "store"
-            lines.append(f"{store}({writer.write(root)}{random}, {name}_[i]);")
+            lines.append(f"{store}({writer.write(root)}{random}, {self.called(name)}_[i]);")
         return lines
 
     def chunk(self) -> str:
         """The function that takes a chunk apart into tiles."""
         head = "const Call<Row>& call, const Row& row, int64_t index, int64_t start, int64_t length, int64_t chunk"
-        reductions = len(self.sweep.reductions)
+        reductions, called = len(self.sweep.reductions), list(map(self.called, self.streams))
         lines = ["const int64_t whole = length / TILE * TILE, rest = length - whole;"]
         if reductions:
             lines.append(f"double lanes[{reductions} * LANES] = {{}};")
-        lines.append(f"if (whole) {self._call('whole', 'whole', [f'row.{n} + start' for n in self.streams], 'start')};")
+        lines.append(f"if (whole) {self._call('whole', 'whole', [f'row.{n} + start' for n in called], 'start')};")
         lines.append("if (rest) {")
-        types = {name: STORAGE[self.kernel.storage[name]] for name in self.streams}
-        lines += _indented([f"{types[name]} {name}[TILE] = {{}};" for name in self.streams])
-        lines += _indented([f"copy({n}, row.{n} + start + whole, rest);" for n in self.streams if n in self.loaded])
-        lines.append(f"    {self._call('TILE', 'rest', self.streams, 'start + whole')};")
-        lines += _indented([f"copy(row.{name} + start + whole, {name}, rest);" for name, _ in self.sweep.stores])
+        types = [STORAGE[self.kernel.storage[name]] for name in self.streams]
+        lines += _indented([f"{kind} {name}[TILE] = {{}};" for kind, name in zip(types, called, strict=True)])
+        loaded = [self.called(name) for name in self.streams if name in self.loaded]
+        lines += _indented([f"copy({name}, row.{name} + start + whole, rest);" for name in loaded])
+        lines.append(f"    {self._call('TILE', 'rest', called, 'start + whole')};")
+        stored = [self.called(name) for name, _ in self.sweep.stores]
+        lines += _indented([f"copy(row.{name} + start + whole, {name}, rest);" for name in stored])
         lines.append("}")
         for r in range(reductions):
-            lines.append(f"call.sums[chunk * {reductions} + {r}] = total(lanes + {r} * LANES, LANES, 1);")
+            lines.append(f"call.sums[chunk * {reductions} + {r}] = total_of(lanes + {r} * LANES, LANES, 1);")
         return "\n".join([f"static void chunk{self.number}({head}) {{", *_indented(lines), "}"])
 
     def _call(self, count: str, valid: str, pointers: Sequence[str], first: str) -> str:

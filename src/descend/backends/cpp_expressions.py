@@ -45,7 +45,9 @@ _WORDS: Final = (
     "alignas auto bool break case char class const continue default delete do double else enum explicit export extern "
     "false float for friend goto if inline int long namespace new operator private protected public register return "
     "short signed sizeof static struct switch template this throw true try typedef typename union unsigned using void "
-    "volatile while and or not xor"
+    "volatile while and or not xor alignof asm co_await co_return co_yield compl concept consteval constexpr constinit "
+    "const_cast decltype dynamic_cast mutable noexcept nullptr reinterpret_cast requires static_assert static_cast "
+    "thread_local typeid wchar_t char8_t char16_t char32_t bitand bitor and_eq or_eq xor_eq not_eq linux unix"
 )
 WORDS: Final = frozenset(_WORDS.split())
 """Words of C++ that an author may have given to a value."""

@@ -109,7 +109,7 @@ static inline void add_up_squares(const T* terms, double* lanes) {
         for (int k = 0; k < LANES; k++) lanes[k] += static_cast<double>(terms[i + k]) * static_cast<double>(terms[i + k]);
 }
 
-static inline double total(const double* terms, int64_t count, int64_t stride) {
+static inline double total_of(const double* terms, int64_t count, int64_t stride) {
     double sum = 0;
     for (int64_t i = 0; i < count; i++) sum += terms[i * stride];
     return sum;
@@ -121,7 +121,7 @@ static inline int64_t chunks_of(int64_t numel) { return (numel + CHUNK - 1) / CH
 // `count` reductions side by side, of which this is the one with the number.
 template <class Row>
 static inline double sum_of(const Row& row, const Call<Row>& call, int64_t number, int64_t count) {
-    return total(call.sums + row.chunk * count + number, chunks_of(row.numel), count);
+    return total_of(call.sums + row.chunk * count + number, chunks_of(row.numel), count);
 }
 
 template <class Row>

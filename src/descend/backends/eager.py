@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import torch
@@ -18,6 +18,9 @@ from descend.backends.operations import HOST, TORCH, Value, finish_reduction, fo
 from descend.expr import OPERATIONS, Expr, Rank, hyper_of, slot_of, walk
 from descend.rule import Formula, Slot
 from descend.tracing import CallPlace
+
+EXACT_IN_FLOAT32: Final = 2**24
+"""Step counts up to here are exact in float32; from here on they are kept in float64."""
 
 
 @dataclass

@@ -5,7 +5,11 @@ SHA-256 of the name and of all that precedes. It is read and verified before it 
 damaged or under a wrong name counts as absent. Only a file that no other user could have written is loaded at all, as
 a kernel may do whatever its process may.
 
-Whatever goes wrong with the disk is no error: `find` returns None, `store` returns None, `turn` does not wait.
+A load notes the time in its file, where the disk allows it; a file that was not loaded for 90 days is removed when
+another one is stored.
+
+Whatever goes wrong with the disk is no error: `find` returns None, `store` returns None, `turn` does not wait. What
+keeps kernels from being kept is said in a warning, once.
 """
 
 from __future__ import annotations
@@ -19,11 +23,12 @@ import stat
 import sys
 import tempfile
 import time
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+
+from descend.caution import warn
 
 if sys.platform != "win32":
     import fcntl
@@ -41,12 +46,13 @@ _LOCK = ".lock"
 _PATIENCE = 120.0  # seconds to wait for another process; one that was killed holds no lock
 _POLL = 0.01  # seconds
 _ABANDONED = 3600.0  # seconds after which an unfinished file has no process left that works on it
+_UNUSED = 90 * 86400.0  # seconds without a load after which a kernel goes
 
 _warned = False
 
 
-class UnsafeError(OSError):
-    """Another user could write where kernels are to be kept; the message says where, and the remedy."""
+class UnusableError(OSError):
+    """There is no directory for kernels that only its user can write to; `strerror` says why, with the remedy."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +60,7 @@ class Entry:
     """A kernel in the cache.
 
     Attributes:
-        title: the first line of its source; of a file that cannot be loaded, "damaged".
+        title: the first line of its source; of a file that is never loaded, why.
         name: of its file.
         bytes: the file's size.
         created: when it was compiled, in seconds since 1970.
@@ -72,7 +78,7 @@ def directory() -> Path:
     """Where kernels are kept: `kernels` in `$XDG_CACHE_HOME/descend`, or else in `~/.cache/descend`.
 
     Raises:
-        OSError: the user has no home directory, and XDG_CACHE_HOME is not set to an absolute path.
+        UnusableError: the user has no home directory, and XDG_CACHE_HOME is not set to an absolute path.
     """
     given = os.environ.get("XDG_CACHE_HOME", "")
     if os.path.isabs(given):  # the specification has others ignored
@@ -80,7 +86,7 @@ def directory() -> Path:
     try:
         return Path.home() / ".cache" / "descend" / "kernels"
     except RuntimeError:
-        raise FileNotFoundError(
+        raise UnusableError(
             errno.ENOENT, "there is no home directory to cache kernels in; set XDG_CACHE_HOME to a directory"
         ) from None
 
@@ -99,9 +105,11 @@ def find(key: str) -> Path | None:
         with suppress(OSError):  # a read-only disk keeps no time of use
             os.utime(path, ns=(time.time_ns(), path.stat().st_mtime_ns))
         return path
-    except OSError as error:
-        _warn_if_unsafe(error)
-        return None
+    except UnusableError as error:
+        _warn_once(str(error.strerror))
+    except OSError:  # most often, it is not there
+        pass
+    return None
 
 
 def store(key: str, shared_object: bytes, title: str) -> Path | None:
@@ -119,10 +127,13 @@ def store(key: str, shared_object: bytes, title: str) -> Path | None:
         sweep(folder)
         path = _file(folder, key)
         _write(path, _sealed(key, shared_object, title))
+        _remove_unused()
         return path
+    except UnusableError as error:
+        _warn_once(str(error.strerror))
     except OSError as error:
-        _warn_if_unsafe(error)
-        return None
+        _warn_once(f"{directory()} cannot be written ({error.strerror}); set XDG_CACHE_HOME to a directory of your own")
+    return None
 
 
 @contextmanager
@@ -137,8 +148,7 @@ def turn(key: str) -> Iterator[None]:
     """
     try:
         lock = os.open(_made(directory()) / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-    except OSError as error:
-        _warn_if_unsafe(error)
+    except OSError:  # what is wrong is said where a file is to be stored
         yield
         return
     try:
@@ -154,8 +164,12 @@ def entries() -> list[Entry]:
     for path in _files():
         with suppress(OSError):  # removed meanwhile
             status, title = path.stat(), "damaged"
-            with suppress(OSError):
+            try:
                 title = _title(path.stem, _read_own(path)) or title
+            except PermissionError as error:
+                title = str(error.strerror)
+            except OSError:
+                pass
             found.append(Entry(title, path.name, status.st_size, status.st_mtime, status.st_atime))
     return sorted(found, key=lambda entry: entry.used, reverse=True)
 
@@ -226,6 +240,14 @@ def sweep(folder: Path) -> None:
                 path.unlink()
 
 
+def _remove_unused() -> None:
+    """Remove kernels that were not loaded for long."""
+    for path in _files():
+        with suppress(OSError):
+            if time.time() - path.stat().st_atime > _UNUSED:
+                path.unlink()
+
+
 def _file(folder: Path, key: str) -> Path:
     return folder / f"{key}.so"
 
@@ -242,7 +264,7 @@ def _safe(folder: Path) -> Path:
     resolved = Path(os.path.realpath(folder))
     reason = exposure(resolved)
     if reason:
-        raise UnsafeError(errno.EPERM, reason)
+        raise UnusableError(errno.EPERM, reason)
     return resolved
 
 
@@ -269,8 +291,10 @@ def _read_own(path: Path) -> bytes:
     """The content of a regular file that only we can have written."""
     with open(os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW), "rb") as file:
         status = os.fstat(file.fileno())
-        if not stat.S_ISREG(status.st_mode) or status.st_uid != os.geteuid() or _is_open_to_others(status):
-            raise PermissionError(errno.EPERM, "another user could have written it", str(path))
+        reason = "it belongs to another user" if status.st_uid != os.geteuid() else ""
+        reason = reason or ("other users may write to it" if _is_open_to_others(status) else "")
+        if reason or not stat.S_ISREG(status.st_mode):
+            raise PermissionError(errno.EPERM, f"never loaded, as {reason or 'it is no regular file'}", str(path))
         return file.read()
 
 
@@ -310,8 +334,8 @@ def _wait_for(lock: int, position: int) -> None:
         time.sleep(_POLL)
 
 
-def _warn_if_unsafe(error: OSError) -> None:
+def _warn_once(reason: str) -> None:
     global _warned
-    if isinstance(error, UnsafeError) and not _warned:
+    if not _warned:
         _warned = True
-        warnings.warn(f"kernels are compiled anew in every process, as {error.strerror}", stacklevel=2)
+        warn(f"kernels are compiled anew in every process, as {reason}")

@@ -6,12 +6,21 @@ import ctypes
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 from descend.backends import compiler, cpp
 from descend.backends.cpp import Storage
 from descend.backends.plan import Plan, plan
-from descend.tracing import Formula
+from descend.expr import hyper_of
+from descend.tracing import Formula, is_structural
+
+_OPTIONS: Final = {
+    "gradient_scale": "gradient scale",
+    "clip_value": "clip_value",
+    "clip_coefficient": "clip_norm",
+    "ema_decay": "ema_decay",
+}
+"""What titles call the hyper-parameters that an optimizer's options add."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -21,7 +30,7 @@ class Kernel:
     Attributes:
         plan: what it computes.
         storage: the types of its tensors.
-        function: what Python calls, with the address of a `Call`.
+        function: what Python calls, with the address of a `Call`. Other threads of Python go on meanwhile.
     """
 
     plan: Plan
@@ -44,13 +53,31 @@ def prepare(requests: Sequence[tuple[Formula, Storage]]) -> list[Kernel]:
             cpp.kernel(planned, storage, symbol)
             for planned, (_, storage), symbol in zip(plans, new, symbols, strict=True)
         ]
-        titles = dict.fromkeys(f"{formula.rule.name} {storage['p']}" for formula, storage in new)
-        library = compiler.load(cpp.translation_unit(sources, ", ".join(titles)))
+        titles = dict.fromkeys(title(formula, storage) for formula, storage in new)
+        library = compiler.load(cpp.translation_unit(sources, "; ".join(titles)))
         for planned, (formula, storage), symbol in zip(plans, new, symbols, strict=True):
             function = getattr(library, symbol)
             function.restype, function.argtypes = None, [ctypes.c_void_p]
             _known(formula)[storage] = Kernel(planned, storage, function)
     return [_known(formula)[storage] for formula, storage in requests]
+
+
+def title(formula: Formula, storage: Storage) -> str:
+    """What tells a kernel from others: the rule with what chose its variant, the types that it stores, its options."""
+    defaults = formula.rule.hyper_parameters
+    chosen = {name: value for name, value in formula.hyper_parameters.items() if is_structural(defaults[name])}
+    variant = [f" {name}={value}" for name, value in chosen.items() if value != defaults[name]]
+    measures = formula.outputs["p"].op == "p"  # and changes nothing
+    types = storage["g" if measures else "p"]
+    for what, names in (("gradient", ["g"]), ("state", formula.slots)):
+        others = dict.fromkeys(storage[name] for name in names if storage[name] != storage["p"])
+        types += f", {what} {' and '.join(others)}" if others and not measures else ""
+    read = {hyper_of(node)[0] for node in formula.nodes if node.op == "hyper"}
+    options = [option for name, option in _OPTIONS.items() if name in read - set(defaults)]
+    if any(map(storage.is_stochastic, ("p", *formula.slots))) and not measures:
+        options.append("stochastic rounding")
+    what = "norm of gradients, " if measures else ""
+    return ", ".join([f"{what}{formula.rule.name}{''.join(variant)} {types}", *options])
 
 
 def identifier(name: str) -> str:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import ctypes
 import functools
 import re
-import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
+
+from descend.caution import warn
 
 _RUNTIME: Final = re.compile(r"lib(gomp|omp|iomp5)\b[^/]*\.so[^/]*$")
 
@@ -45,10 +46,9 @@ def find() -> Runtime | str:
 
 @functools.cache
 def _warn(problem: str) -> None:
-    warnings.warn(
+    warn(
         f"{problem}, so kernels run on one thread: several would fight over the cores. Import the package that "
-        "brings its own after the first step, or call torch.set_num_threads(1) to say that one thread is meant",
-        stacklevel=2,
+        "brings its own after the first step, or call torch.set_num_threads(1) to say that one thread is meant"
     )
 
 

@@ -61,7 +61,7 @@ class Plan:
     @cached_property
     def streams(self) -> tuple[str, ...]:
         """The tensors that are read or written element by element: "p", "g" or a slot's name."""
-        read = [_stream(leaf) for sweep in self.passes for leaf in sweep.loads]
+        read = [stream_of(leaf) for sweep in self.passes for leaf in sweep.loads]
         written = [name for sweep in self.passes for name, _ in sweep.stores]
         found = {*read, *written}
         return tuple(name for name in ("p", "g", *self.formula.slots) if name in found)
@@ -104,14 +104,9 @@ class Plan:
         kept.update(dict.fromkeys(self.after))
         return tuple(kept)
 
-    @cached_property
-    def is_global(self) -> bool:
-        """Whether a step of one tensor depends on others."""
-        return bool(self.shared_values)
-
     def traffic(self, sizes: Mapping[str, int]) -> int:
         """Bytes that a step moves per element, given the bytes of an element of each stream."""
-        loads = sum(sizes[_stream(leaf)] for sweep in self.passes for leaf in sweep.loads)
+        loads = sum(sizes[stream_of(leaf)] for sweep in self.passes for leaf in sweep.loads)
         return loads + sum(sizes[name] for sweep in self.passes for name, _ in sweep.stores)
 
 
@@ -181,7 +176,8 @@ def shape(slots: Mapping[str, Slot], name: str) -> str:
     return "like" if name == "p" else slots[name].shape
 
 
-def _stream(leaf: Expr) -> str:
+def stream_of(leaf: Expr) -> str:
+    """The stream that a leaf reads: "p", "g" or a slot's name."""
     return slot_of(leaf)[0] if leaf.op == "slot" else leaf.op
 
 

@@ -16,12 +16,11 @@ from torch import Tensor
 
 from descend.backends import openmp
 from descend.backends.addresses import OTHER_GRADIENTS, STALE, Addresses
+from descend.backends.eager import EXACT_IN_FLOAT32
 from descend.backends.kernels import Kernel
 from descend.backends.launches import CHUNK, PER_TENSOR, Ints, Launch, Numbers
 from descend.expr import Expr
 
-EXACT_IN_FLOAT32: Final = 2**24
-"""Step counts up to here are exact in float32."""
 _FIELDS: Final = 5
 """The numbers that stand before the addresses in a row: see `Tensor` in driver.hpp."""
 
@@ -75,6 +74,7 @@ class Table:
             [getattr(torch, kernel.storage[name]) for name in self.streams],
         )
         self._is_attached = False
+        self._singles = [member.param for member in members if member.param.numel() == 1]
         self._step, self._norms = Launch(kernel), Launch(norms) if norms else None
         launches = [launch for launch in (self._step, self._norms) if launch is not None]
         self._launches = [
@@ -98,15 +98,21 @@ class Table:
             return
         self._is_attached = True
         for member in self.members:
-            entry = state[member.param]
-            entry.update(member.state)
-            member.state = entry
+            if member.state:
+                entry = state[member.param]
+                entry.update(member.state)
+                member.state = entry
         self.addresses.follow([member.state for member in self.members])
 
     @property
     def reads(self) -> set[Expr]:
         """The hyper-parameters that the host's scalars are computed from."""
         return {node for launch, _ in self._launches for node in launch.order if node.op == "hyper"}
+
+    def _gradients_are_plain(self) -> bool:
+        """Whether no gradient is negated when it is read; dense ones can be so only where they are single numbers."""
+        gradients = (param.grad for param in self._singles)
+        return not any(gradient is not None and gradient.is_neg() for gradient in gradients)
 
     def refresh(self) -> int:
         """Read all addresses anew.
@@ -115,7 +121,7 @@ class Table:
             STALE if the table no longer fits what the optimizer holds, SAME, or another number if addresses changed.
         """
         change = self.addresses.refresh()
-        if change == STALE or (self.counts_steps and not self._counts_fit()):
+        if change == STALE or (self.counts_steps and not self._counts_fit()) or not self._gradients_are_plain():
             return STALE
         if change & OTHER_GRADIENTS:
             self._lay_out()
@@ -175,8 +181,11 @@ class Table:
 
     def step(self, numbers: Numbers) -> None:
         """Take one step with everything that has a gradient."""
-        if not len(self.active):
-            return
+        if len(self.active):
+            self._step_active(numbers)
+        self.addresses.release()
+
+    def _step_active(self, numbers: Numbers) -> None:
         for name, value in self._step(numbers).items():
             self.columns[name][self.chosen] = value
         self.steps[self.chosen] += 1

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from collections.abc import Callable, Sequence
 from typing import Final
 
@@ -48,12 +50,15 @@ def settle(
     """The settings of a run, with defaults for what is not given.
 
     Raises:
-        ValueError: for a rule that torch does not have, and for no thread or no round.
+        ValueError: for a rule that torch does not have, and for no thread, more threads than cores, or no round.
     """
-    numbers = THREADS if threads is None else tuple(threads)
+    cores = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
+    numbers = tuple(n for n in THREADS if n <= cores) if threads is None else tuple(threads)
     times = (QUICK_ROUNDS if quick else ROUNDS) if rounds is None else rounds
     if not numbers or min(numbers) < 1:
         raise ValueError(f"threads is {', '.join(map(str, numbers)) or 'empty'}; give numbers from 1, such as 1,2")
+    if max(numbers) > cores:
+        raise ValueError(f"threads is {', '.join(map(str, numbers))}; this machine has {cores} cores for this process")
     if times < 1:
         raise ValueError(f"rounds is {times}; give 1 or more")
     if rules is None:

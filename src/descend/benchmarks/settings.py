@@ -15,7 +15,7 @@ class Settings:
     Attributes:
         rules: names of classes that torch has too.
         threads: the numbers of threads.
-        rounds: how often each contestant is timed; short steps take a multiple of it.
+        rounds: how often each contestant is timed; short steps take twice as many.
         heavyball: whether HeavyBall is measured; compiling its steps takes minutes.
         all_rules: whether the bandwidth is measured for every elementwise rule, or for `rules` alone.
         sizes: how much is stepped.
