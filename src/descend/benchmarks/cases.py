@@ -20,7 +20,7 @@ COLD: Final = "cold"
 WARM: Final = "warm"
 _CACHES: Final = (
     " Cold: the others have stepped in between, as a model's passes do in training. Warm: every contestant has just "
-    "taken a step that was not timed."
+    "taken four steps that were not timed."
 )
 
 

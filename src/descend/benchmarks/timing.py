@@ -15,6 +15,9 @@ Step = Callable[[], object]
 WARM_UP = 3
 """Rounds that are not timed: the first steps make state, compile, and bring memory in."""
 
+TO_BE_WARM = 4
+"""Steps of one contestant in a row after which its memory is in the caches; from then on its times do not fall."""
+
 
 @dataclass(frozen=True)
 class Timing:
@@ -48,8 +51,8 @@ def interleaved(
     Args:
         steps: the contestants.
         rounds: how often each is timed, after three rounds that are not.
-        warm: let each take one untimed step more at the beginning of its turn, so that its memory is in the caches;
-            otherwise the others' steps have left what they touched there, as a model's passes do.
+        warm: let each take four untimed steps more at the beginning of its turn, after which its memory is in the
+            caches; otherwise the others' steps have left what they touched there, as a model's passes do.
         clock: gives the time in seconds.
     """
     names = list(steps)
@@ -58,7 +61,7 @@ def interleaved(
         for turn in range(-WARM_UP, rounds):
             first = turn % len(names)
             for name in names[first:] + names[:first]:
-                if warm:
+                for _ in range(TO_BE_WARM if warm else 0):
                     steps[name]()
                 start = clock()
                 steps[name]()
