@@ -295,12 +295,13 @@ def test_ctrl_c_ends_the_compiler_and_leaves_nothing(machine):
     machine.use_compiler(
         f"touch \"$TMPDIR/half\"; sleep 600 & echo $$ $! > '{note}.new'; mv '{note}.new' '{note}'; wait"
     )
-    process = subprocess.Popen([sys.executable, "-c", LOAD], stderr=subprocess.PIPE, text=True)
+    heeding = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # not so in the background
+    process = subprocess.Popen([sys.executable, "-c", heeding + LOAD], stderr=subprocess.PIPE, text=True)
     while not note.exists():
         assert process.poll() is None
         time.sleep(0.01)
     process.send_signal(signal.SIGINT)
-    assert "KeyboardInterrupt" in process.communicate()[1]
+    assert "KeyboardInterrupt" in process.communicate(timeout=60)[1]
     started = [int(word) for word in note.read_text().split()]
     for _ in range(1000):  # what is killed takes a moment to go
         time.sleep(0.01 * any(map(is_running, started)))
