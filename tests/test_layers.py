@@ -42,6 +42,7 @@ LAYERS = {
         "state",
         "stepping",
     },
+    "description": {"experiments", "hyper_parameters", "rule", "rules", "tracing"},
     "explanation": {"backends", "eligibility", "options", "render", "rule"},
     "optim": {"arguments", "optimizer", "rule", "rules"},
     "stubs": {"optim", "options"},
