@@ -79,13 +79,13 @@ def amsgrad(p, g, s, t, lr=1e-3, betas=(0.9, 0.999), eps=1e-8, weight_decay=0.0)
     return p - lr * m / (s["v_max"].sqrt() + eps)
 
 
-def powersign(p, g, s, t, lr=0.1, beta=0.9, base=math.e, f=1.0, weight_decay=0.0):
+def powersign(p, g, s, t, lr=0.01, beta=0.9, base=math.e, f=1.0, weight_decay=0.0):
     g = _l2(g, p, weight_decay)
     agree = g.sign() * _average(s, "m", g, beta).sign()
     return p - lr * torch.exp(math.log(base) * f * agree) * g
 
 
-def addsign(p, g, s, t, lr=0.1, beta=0.9, alpha=1.0, f=1.0, weight_decay=0.0):
+def addsign(p, g, s, t, lr=0.01, beta=0.9, alpha=1.0, f=1.0, weight_decay=0.0):
     g = _l2(g, p, weight_decay)
     return p - lr * (alpha + f * g.sign() * _average(s, "m", g, beta).sign()) * g
 

@@ -24,7 +24,8 @@ LAYERS = {
     "arguments": {"hyper_parameters", "options"},
     "scheduling": {"caution", "hyper_parameters", "schedules"},
     "state": {"backends", "rule"},
-    "buckets": {"arguments", "backends", "options", "rule", "state"},
+    "sparsity": {"expr", "rule"},
+    "buckets": {"arguments", "backends", "options", "rule", "sparsity", "state"},
     "eligibility": {"backends", "rule"},
     "fused": {"backends", "buckets", "eligibility", "expr", "rule"},
     "fusing": {"backends", "buckets", "caution", "eligibility", "expr", "fused", "options", "rule", "state"},
@@ -52,7 +53,7 @@ LAYERS = {
     "report": {"render"},
 }
 EVERYTHING = {"__init__", "__main__", "commands", "cli"}
-TORCH_FREE = {"caution", "expr", "tracing", "rule", "rules", "render", "schedules"}
+TORCH_FREE = {"caution", "sparsity", "expr", "tracing", "rule", "rules", "render", "schedules"}
 # conveniences that import their layer when they are called
 WHEN_CALLED = {
     ("rule", "init", "backends"),

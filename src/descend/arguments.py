@@ -29,6 +29,9 @@ REMEDIES: Final = {
     "some parameters appear in more than one": "name each parameter in one group only",
     "optimizer can only optimize Tensors": "pass model.parameters(), a list of tensors, or dicts with a 'params' list",
     "optimizer parameters need to be organized": "sets have no order to save state by",
+    "lr as a Tensor is not supported": "set capturable=True, or leave foreach unset",
+    "betas[": "set capturable=True, or leave foreach unset",
+    "betas must be either both": "give two numbers or two tensors",
 }
 
 
@@ -73,16 +76,17 @@ def check_group(group: Mapping[str, Any]) -> None:
             raise TypeError(f"{name} is an option of the whole optimizer, not of a param group; give it to the class")
 
 
-def with_remedy(error: TypeError | ValueError) -> TypeError | ValueError:
-    """Torch's complaint about parameters, with what to do about it."""
+def with_remedy(error: Exception) -> Exception:
+    """Torch's complaint, with what to do about it."""
     remedy = next((remedy for start, remedy in REMEDIES.items() if str(error).startswith(start)), None)
     return type(error)(f"{error}; {remedy}") if remedy and remedy not in str(error) else error
 
 
-def sparse_message(title: str) -> str:
-    """What a step says to a sparse gradient, as torch's class of the name does."""
+def sparse_message(title: str, takes_without_decay: bool) -> str:
+    """What a step says to a sparse gradient that its rule does not take, as torch's class of the name does."""
+    remedy = "make them dense with nn.Embedding(sparse=False)"
+    if takes_without_decay:
+        return f"weight_decay option is not compatible with sparse gradients; set weight_decay=0, or {remedy}"
     if title in ("Adam", "AdamW"):
-        says = "Adam does not support sparse gradients, please consider SparseAdam instead"
-    else:
-        says = f"{title} does not support sparse gradients"
-    return f"{says}; or make them dense with nn.Embedding(sparse=False)"
+        return f"Adam does not support sparse gradients, please consider SparseAdam instead; or {remedy}"
+    return f"{title} does not support sparse gradients; {remedy}"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import ChainMap
 from collections.abc import Callable, Collection, MutableMapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from descend import arguments
+from descend import arguments, sparsity
 from descend import state as states
 from descend.backends import eager, portions
 from descend.backends.operations import Value
@@ -60,19 +60,25 @@ class StepBucket:
     variant: Formula
     missing: dict[Tensor, dict[str, Tensor]] = field(default_factory=dict)
     params: list[Tensor] = field(default_factory=list)
-    grads: list[Tensor] = field(default_factory=list)
     states: list[dict[str, Any]] = field(default_factory=list)
     ordinals: list[int] = field(default_factory=list)
 
     def add(self, param: Tensor, state: dict[str, Any], missing: dict[str, Tensor], ordinal: int) -> None:
         """Take in a parameter that has a gradient."""
-        assert param.grad is not None
         self.params.append(param)
-        self.grads.append(eager.real(param.grad))
         self.states.append(state)
         self.ordinals.append(ordinal)
         if missing:
             self.missing[param] = missing
+
+    @cached_property
+    def grads(self) -> list[Tensor]:
+        """The gradients as they are stepped by; a sparse one is made dense."""
+        return [eager.real(grad.to_dense() if grad.is_sparse else grad) for grad in self._held_gradients]
+
+    @property
+    def _held_gradients(self) -> list[Tensor]:
+        return [param.grad for param in self.params if param.grad is not None]  # all have one, which mypy cannot know
 
     @cached_property
     def inputs(self) -> eager.Bucket:
@@ -113,12 +119,14 @@ class StepBucket:
     def sweep(self, state: State) -> None:
         """Take the step of an elementwise formula."""
         targets = {name: self._storage(name) for name in self.formula.outputs if self._shape(name) == "like"}
-        written = {name: [eager.real(x) for x in held] for name, held in targets.items()}
-        scalars = portions.sweep(self.inputs, written, self.rounding)
+        scalars = self._sweep_into({name: [eager.real(x) for x in held] for name, held in targets.items()})
         for name, values in scalars.items():
             targets[name] = self._storage(name)
             portions.assign(targets[name], values)
         self._attach(targets, state)
+
+    def _sweep_into(self, written: dict[str, list[Tensor]]) -> dict[str, list[Value]]:
+        return portions.sweep(self.inputs, written, self.rounding)
 
     def write(self, result: dict[str, Value], state: State) -> None:
         """Assign computed values; one that is itself an input is copied before anything is overwritten."""
@@ -165,6 +173,42 @@ class StepBucket:
                 state[param]["step"] = step
 
 
+@dataclass
+class RowsBucket(StepBucket):
+    """Parameters with sparse gradients, of which the rows with a gradient are stepped alone."""
+
+    @cached_property
+    def _coalesced(self) -> list[Tensor]:
+        return [gradient.coalesce() for gradient in self._held_gradients]
+
+    @cached_property
+    def grads(self) -> list[Tensor]:
+        """The rows of the gradients."""
+        return [eager.real(gradient.values()) for gradient in self._coalesced]
+
+    @cached_property
+    def _places(self) -> list[tuple[Tensor, ...]]:
+        return [gradient.indices().unbind() for gradient in self._coalesced]
+
+    @cached_property
+    def inputs(self) -> eager.Bucket:
+        """The rows of what a step reads, copied."""
+        whole = super().inputs
+        slots = {name: self._rows(x) if self._shape(name) == "like" else x for name, x in whole.slots.items()}
+        return replace(whole, params=self._rows(whole.params), slots=slots)
+
+    def _rows(self, tensors: list[Tensor]) -> list[Tensor]:
+        return [x[place] for x, place in zip(tensors, self._places, strict=True)]
+
+    def _sweep_into(self, written: dict[str, list[Tensor]]) -> dict[str, list[Value]]:
+        rows = {name: self._rows(tensors) for name, tensors in written.items()}
+        scalars = portions.sweep(self.inputs, rows, self.rounding)
+        for name, tensors in written.items():
+            for tensor, place, new in zip(tensors, self._places, rows[name], strict=True):
+                tensor[place] = new
+        return scalars
+
+
 def gather(
     rule: Rule,
     group: dict[str, Any],
@@ -196,8 +240,6 @@ def gather(
     for ordinal, param in enumerate(group["params"], first_ordinal):
         if param.grad is None or id(param) in taken:
             continue
-        if param.grad.is_sparse:
-            raise RuntimeError(arguments.sparse_message(rule.title))
         if param.ndim not in formulas:
             formulas[param.ndim] = formula_of(index, param.ndim)
         formula = formulas[param.ndim]
@@ -208,11 +250,28 @@ def gather(
         fresh = frozenset(name for name in formula.asks_fresh if rule.slots[name].key not in entries)
         steps = int(entries["step"]) if rule.counts_steps else 0
         turn = memory.turn(param)
-        key = (formula, fresh, steps, param.dtype, param.device, states.stored_types(formula, entries), turn)
+        settled = formula.settle(fresh)
+        kind = _kind_of_bucket(settled, param.grad, step, group)
+        key = (formula, fresh, steps, param.dtype, param.device, states.stored_types(formula, entries), turn, kind)
         if key not in buckets:
-            buckets[key] = StepBucket(formula.settle(fresh), group, steps + 1, step, index, formula)
+            buckets[key] = kind(settled, group, steps + 1, step, index, formula)
         buckets[key].add(param, entries, missing, ordinal)
     return list(buckets.values())
+
+
+def _kind_of_bucket(formula: Formula, gradient: Tensor, step: Step, group: dict[str, Any]) -> type[StepBucket]:
+    """What steps a parameter with this gradient.
+
+    Raises:
+        RuntimeError: for a sparse gradient that the rule does not take.
+    """
+    if gradient.layout is torch.strided:
+        return StepBucket
+    taken_as = sparsity.taken_as(formula) if gradient.is_sparse else None
+    if taken_as is None:
+        raise RuntimeError(arguments.sparse_message(formula.rule.title, sparsity.takes_without_decay(formula)))
+    whole = taken_as is sparsity.DENSE or group["differentiable"] or step.options.stochastic_rounding
+    return StepBucket if whole else RowsBucket
 
 
 class _Memory:

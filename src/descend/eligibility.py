@@ -41,7 +41,8 @@ def check_demands(groups: Sequence[Mapping[str, Any]], backend: str, reasons: Ma
     Args:
         groups: param groups.
         backend: the optimizer's.
-        reasons: why parameters step eagerly, by their ids; None looks at what is known before the first step.
+        reasons: why parameters step eagerly, by their ids; None looks at what is known before the first step (of a
+            meta tensor, which is given its memory later, nothing is).
 
     Raises:
         RuntimeError: with the first parameter that no kernel can step, and why.
@@ -49,16 +50,18 @@ def check_demands(groups: Sequence[Mapping[str, Any]], backend: str, reasons: Ma
     for index, group in enumerate(groups):
         if backend != "cpp" and not group["fused"]:
             continue
-        asked = "backend='cpp'" if backend == "cpp" else "fused=True"
+        asked = "backend='cpp'" if backend == "cpp" else "`fused=True`"
         for number, param in enumerate(group["params"]):
             if reasons is not None:
                 reason = reasons.get(id(param))
             else:
-                reason = of_process() or of_group(group, backend) or of_memory(param)
+                reason = of_process() or of_group(group, backend) or (None if param.is_meta else of_memory(param))
             if reason is not None:
-                raise RuntimeError(
-                    f"{asked} asks for a kernel, and parameter {number} of group {index} cannot be stepped by one: "
-                    f"{reason}; leave {asked.partition('=')[0]} unset to step it eagerly"
+                option = asked.strip("`").partition("=")[0]
+                raise RuntimeError(  # begins as torch's
+                    f"{asked} requires all the params to be floating point Tensors that a kernel can step, and "
+                    f"parameter {number} of group {index} cannot be stepped by one: {reason}; leave {option} unset to "
+                    "step it eagerly"
                 )
 
 
@@ -103,6 +106,8 @@ def of_param(param: Tensor, formula: Formula, entries: Mapping[str, Any]) -> str
     reason = of_memory(param)
     if reason is not None:
         return reason
+    if param.grad is not None and param.grad.is_sparse:
+        return "its gradient is sparse"
     for slot in formula.slots.values():
         entry = entries.get(slot.key)
         if slot.shape == "scalar" and entry is not None and entry.dtype not in (torch.float32, torch.float64):

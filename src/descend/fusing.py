@@ -112,7 +112,7 @@ class _Sorting:
 
     def _take(self, bucket: StepBucket, of_all: str | None) -> StepBucket:
         """Draft what kernels can step; the rest of the bucket is returned."""
-        rest = replace(bucket, params=[], grads=[], states=[], ordinals=[], missing={})
+        rest = replace(bucket, params=[], states=[], ordinals=[], missing={})
         for param, entries, ordinal in zip(bucket.params, bucket.states, bucket.ordinals, strict=True):
             reason = of_all or self._why_not(param, bucket.formula, entries)
             if reason is None:

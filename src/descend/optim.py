@@ -14,7 +14,7 @@ from typing import Any, ClassVar
 import torch
 
 from descend import rules
-from descend.arguments import FLAGS, OPTIONS
+from descend.arguments import FLAGS, OPTIONS, with_remedy
 from descend.optimizer import Optimizer
 from descend.rule import Rule
 
@@ -40,6 +40,23 @@ class DropIn(Optimizer):
         bound = self.__signature__.bind(*args, **kwargs)
         bound.apply_defaults()
         super().__init__(rule=self.rule, **bound.arguments)
+
+    def _check_combination(self, values: dict[str, Any]) -> None:
+        """Give torch's class of the same name the same numbers and flags, for what it alone forbids."""
+        torch_class = twin(self.rule.title)
+        if torch_class is None:
+            return
+        known = inspect.signature(torch_class.__init__).parameters
+        given = {name: _as_torch_takes_it(value) for name, value in values.items() if name in known}
+        try:
+            torch_class([torch.zeros(1)], **given)
+        except (TypeError, ValueError, RuntimeError) as error:
+            raise with_remedy(error) from None
+
+
+def _as_torch_takes_it(value: Any) -> Any:
+    """Whole numbers in a tuple as floats: torch's Adam takes betas=(0.0, 0.9) and no (0, 0.9)."""
+    return tuple(float(x) if isinstance(x, int) else x for x in value) if isinstance(value, (tuple, list)) else value
 
 
 def twin(name: str) -> type[torch.optim.Optimizer] | None:

@@ -226,7 +226,7 @@ class AddSign(DropIn):
     def __init__(
         self,
         params: ParamsT,
-        lr: _Number = 0.1,
+        lr: _Number = 0.01,
         beta: _Number = 0.9,
         alpha: _Number = 1.0,
         f: _Number = 1.0,
@@ -300,7 +300,7 @@ class PowerSign(DropIn):
     def __init__(
         self,
         params: ParamsT,
-        lr: _Number = 0.1,
+        lr: _Number = 0.01,
         beta: _Number = 0.9,
         base: _Number = 2.718281828459045,
         f: _Number = 1.0,

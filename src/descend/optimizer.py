@@ -95,7 +95,9 @@ class Optimizer(torch.optim.Optimizer):
         arguments.check_flags(flags)
         self._given = hyper_parameters
         hyper.check_scheduled(rule, self._values(rule))
-        hyper.check(rule, {name: hyper.at(value, step) for name, value in self._values(rule).items()})
+        numbers = {name: hyper.at(value, step) for name, value in self._values(rule).items()}
+        hyper.check(rule, numbers)
+        self._check_combination({**numbers, **flags})
         if not isinstance(params, Iterable):
             got = type(params).__name__
             raise TypeError(
@@ -123,6 +125,9 @@ class Optimizer(torch.optim.Optimizer):
     def _values(self, rule: Rule) -> dict[str, Any]:
         """The rule's defaults, with what was given to the constructor over them."""
         return {**rule.hyper_parameters, **{k: v for k, v in self._given.items() if k in rule.hyper_parameters}}
+
+    def _check_combination(self, values: dict[str, Any]) -> None:
+        """Refuse what a class cannot be built with although each value alone is good; for classes to override."""
 
     def _check_names(self, params: Any) -> None:
         rules = [self._rule]
