@@ -1,12 +1,15 @@
 """What an optimizer says of itself: every backend and every reason, before the first step and after it."""
 
+import itertools
 import re
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 import descend
-from descend import Slot, eligibility, global_norm, render, rule, rules
+from descend import Slot, eligibility, explanation, global_norm, render, rule, rules
 from descend.backends import compiler, openmp
 from descend.backends.plan import plan
 from descend.schedules import cosine
@@ -251,12 +254,85 @@ def test_an_option_without_effect_is_told():
     without = "stochastic_rounding=True, of which stochastic_rounding has no effect, as nothing is stored in bfloat16"
     said = descend.AdamW(parameters(), stochastic_rounding=True).explain()
     assert line(said, "options") == f"options: {without}"
-    for given in ({"dtype": torch.bfloat16}, {"state_dtype": torch.bfloat16}):
-        params = parameters(dtype=given.pop("dtype", torch.float32))
-        assert "no effect" not in descend.AdamW(params, stochastic_rounding=True, **given).explain()
+    for stored in ({"dtype": torch.bfloat16}, {"state_dtype": torch.bfloat16}):
+        params = parameters(dtype=stored.pop("dtype", torch.float32))
+        assert "no effect" not in descend.AdamW(params, stochastic_rounding=True, **stored).explain()
 
 
 @needs_compiler
 def test_the_average_is_called_by_its_key():
     said = descend.SGD(parameters(dtype=torch.bfloat16), ema_decay=0.9, state_dtype=torch.float32).explain()
     assert "p g bfloat16; ema float32" in line(said, "kernel")
+
+
+@needs_compiler
+def test_named_parameters_are_listed_by_what_steps_them():
+    odd, first, second = torch.ones(3, 4)[:, ::2].requires_grad_(), *parameters()
+    second.requires_grad_(False)
+    groups = [
+        {"params": [("blocks.0.weight", first), ("odd", odd)], "lr": 0.5},
+        {"params": [("blocks.0.bias", second)], "weight_decay": 0.0},
+    ]
+    said = descend.AdamW(groups, lr=0.1).explain().splitlines()
+    at = [i for i, text in enumerate(said) if text.startswith("group")]
+    assert said[at[0] + 1].startswith("  in force: lr=0.5, ")
+    assert "weight_decay=0.01" in said[at[0] + 1]
+    assert said[at[0] + 2].startswith("  kernel, expected: ")
+    assert said[at[0] + 3] == "    blocks.0.weight"
+    assert said[at[0] + 4].startswith("  eager, expected: its elements do not lie")
+    assert said[at[0] + 5] == "    odd"
+    assert said[at[1] + 1].startswith("  in force: lr=0.1, ")
+    assert "weight_decay=0.0," in said[at[1] + 1]
+    assert said[at[1] + 3] == "    blocks.0.bias (frozen)"
+
+
+def test_many_names_are_short_and_complete():
+    names = [f"blocks.{i}.mlp.{j}.{what}" for i in range(12) for j in (0, 2) for what in ("weight", "bias")]
+    names = ["embed.weight", *names, "head.weight"]
+    optimizer = descend.SGD([(name, torch.ones(1, requires_grad=True)) for name in names], backend="eager")
+    listed = line(optimizer.explain(), "embed.weight")
+    assert listed == "embed.weight, blocks.{0-11}.mlp.{0,2}.weight, blocks.{0-11}.mlp.{0,2}.bias, head.weight"
+    words = [(f"layer_with_a_long_name_{chr(97 + i)}.weight", torch.ones(1, requires_grad=True)) for i in range(26)]
+    said = descend.SGD(words, backend="eager").explain()
+    assert all(name in said for name, _ in words)
+    assert max(map(len, said.splitlines())) <= 120
+
+
+@given(
+    st.lists(
+        st.lists(st.sampled_from(["a", "b", "0", "1", "2", "3", "7", "07", "10"]), min_size=1, max_size=4).map(tuple),
+        unique=True,
+    )
+)
+def test_every_name_can_be_read_from_the_short_ones(rows):
+    names = [".".join(row) for row in rows]
+    assert sorted(name for short in explanation.compacted(names) for name in expanded(short)) == sorted(names)
+
+
+def expanded(short):
+    """The names that a short one stands for."""
+
+    def numbers(part):
+        if not part.startswith("{"):
+            return [part]
+        ends = [run.split("-") for run in part.strip("{}").split(",")]
+        return [str(n) for run in ends for n in range(int(run[0]), int(run[-1]) + 1)]
+
+    return map(".".join, itertools.product(*map(numbers, short.split("."))))
+
+
+@pytest.mark.parametrize("name", descend.optim.classes)
+def test_what_no_rule_reads_is_told(name):
+    make = getattr(descend, name)
+    with pytest.warns(UserWarning, match="did you mean 'weight_decay'"):
+        optimizer = make([{"params": parameters(), "weight_deacy": 0.5}])
+    assert line(optimizer.explain(), "not read by").endswith(": weight_deacy=0.5")
+    assert "not read" not in make(parameters()).explain()
+
+
+def test_a_key_of_the_state_is_read():
+    @rule
+    def counted(p, g, n=Slot("count", shape="optimizer"), *, lr=0.1):
+        return dict(p=p - lr * g, n=n + 1)
+
+    assert "not read" not in descend.Optimizer(parameters(), counted).explain()

@@ -100,7 +100,7 @@ class Exact:
     def __init__(self, make, params, lr, nudge, **options):
         self.params = [p.detach().clone().double().requires_grad_() for p in params]
         self.dtypes, self.nudge = [p.dtype for p in params], nudge
-        options = {**options, "state_dtype": None}
+        options = {**options, "state_dtype": torch.float64}
         self.optimizer = make(groups_of(self.params, lr), backend="eager", **options)
 
     def start_from(self, params, optimizer):

@@ -510,8 +510,11 @@ def test_loaded_state_takes_the_type_asked_for():
             assert wide.state[y][key].dtype is torch.float64
             assert torch.equal(wide.state[y][key], narrow.state[x][key].double())
         assert wide.state[y]["step"].dtype is torch.float32
-    narrow.load_state_dict(wide.state_dict())
-    assert narrow.state[p[0]]["exp_avg"].dtype is torch.float32
+    narrow.load_state_dict(wide.state_dict())  # which asks for no type: nothing is lost
+    assert narrow.state[p[0]]["exp_avg"].dtype is torch.float64
+    asking = descend.AdamW(p, state_dtype=torch.float32)
+    asking.load_state_dict(wide.state_dict())
+    assert asking.state[p[0]]["exp_avg"].dtype is torch.float32
 
 
 def test_parameters_whose_state_has_different_types_step_side_by_side(float64):

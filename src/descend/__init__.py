@@ -44,7 +44,7 @@ from descend.expr import sum as sum  # not in __all__: a star import must not hi
 from descend.rule import Rule, Slot, active, rule
 
 if TYPE_CHECKING:
-    from descend import optim, rules, schedules, tasks
+    from descend import checkpoint, groups, optim, rules, schedules, tasks
     from descend.commands import compare, show
     from descend.optim import *  # noqa: F403
     from descend.optimizer import Optimizer
@@ -57,6 +57,7 @@ __all__ = [
     "Rule",
     "Slot",
     "active",
+    "checkpoint",
     "clip",
     "compare",
     "ema",
@@ -65,6 +66,7 @@ __all__ = [
     "global_mean",
     "global_norm",
     "global_sum",
+    "groups",
     "log",
     "maximum",
     "mean",

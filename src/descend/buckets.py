@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from descend import arguments, sparsity
+from descend import arguments, eligibility, sparsity
 from descend import state as states
 from descend.backends import eager, portions
 from descend.backends.operations import Value
@@ -44,7 +44,7 @@ class StepBucket:
     Attributes:
         formula: the settled variant.
         group: the param group, whose numbers are in force.
-        t: the step about to be taken, from 1.
+        t: the step about to be taken, from 1; None where the counts stay on the parameters' device.
         step: what it shares with the other buckets.
         index: the place of the group among the optimizer's.
         variant: the formula before it was settled.
@@ -54,7 +54,7 @@ class StepBucket:
 
     formula: Formula
     group: dict[str, Any]
-    t: int
+    t: int | None
     step: Step
     index: int
     variant: Formula
@@ -94,9 +94,25 @@ class StepBucket:
         if differentiable:
             params = [param.clone() for param in params]  # autograd keeps the old values
         foreach = self.group["foreach"] is not False and not differentiable
-        t = np.float64(self.t)
         counts = [param.numel() for param in self.params]
-        return eager.Bucket(self.formula, params, self.grads, slots, values, t, self.ordinals, counts, foreach)
+        return eager.Bucket(
+            self.formula,
+            params,
+            self.grads,
+            slots,
+            values,
+            self._count(),
+            self.ordinals,
+            counts,
+            foreach,
+            self.t is not None,
+        )
+
+    def _count(self) -> Value:
+        """The step about to be taken, as formulas read it."""
+        if self.t is not None or not self.formula.rule.counts_steps:
+            return np.float64(self.t or 0)
+        return [entry["step"].double() + 1 for entry in self.states]
 
     def squared_norms(self) -> dict[int, Tensor]:
         """The sums of the squares of what `clip_norm` scales, in float64, by the parameters' ordinals."""
@@ -248,15 +264,21 @@ def gather(
         missing = states.missing_entries(rule, formula, param, held, group)
         entries = {**missing, **held}
         fresh = frozenset(name for name in formula.asks_fresh if rule.slots[name].key not in entries)
-        steps = int(entries["step"]) if rule.counts_steps else 0
+        steps = None if _keeps_counts_on_device(group, param, step) else int(entries.get("step", 0))
         turn = memory.turn(param)
         settled = formula.settle(fresh)
         kind = _kind_of_bucket(settled, param.grad, step, group)
         key = (formula, fresh, steps, param.dtype, param.device, states.stored_types(formula, entries), turn, kind)
         if key not in buckets:
-            buckets[key] = kind(settled, group, steps + 1, step, index, formula)
+            buckets[key] = kind(settled, group, None if steps is None else steps + 1, step, index, formula)
         buckets[key].add(param, entries, missing, ordinal)
     return list(buckets.values())
+
+
+def _keeps_counts_on_device(group: dict[str, Any], param: Tensor, step: Step) -> bool:
+    """Whether nothing of a parameter's state is read on the host, so that its step can be captured in a graph."""
+    eager_on_cpu = eligibility.of_group(group, step.options.backend) is not None
+    return bool(group["capturable"]) and (eager_on_cpu or param.device.type != "cpu")
 
 
 def _kind_of_bucket(formula: Formula, gradient: Tensor, step: Step, group: dict[str, Any]) -> type[StepBucket]:

@@ -1,20 +1,22 @@
 """What an optimizer says of itself: what steps each parameter and why, the numbers in force, state and cost.
 
 For a parameter that has not been stepped yet, the backend is the one expected from what is known of it; afterwards
-it is the one that has run.
+it is the one that has run. Named parameters are listed, those of numbered modules together: blocks.{0-11}.norm.weight.
 """
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from itertools import groupby
+from textwrap import wrap
+from typing import TYPE_CHECKING, Any, Final
 
 import torch
 from torch import Tensor
 
 from descend import eligibility, render
+from descend.arguments import FLAGS
 from descend.backends import openmp
 from descend.backends.eager import stored_dtype
 from descend.backends.plan import plan
@@ -23,6 +25,9 @@ from descend.rule import Formula
 
 if TYPE_CHECKING:
     from descend.optimizer import Optimizer
+
+_OWN_KEYS: Final = frozenset({"params", "param_names", "rule", "applied_steps", "state_format"})
+"""What the optimizer itself reads of a group, beside flags, hyper-parameters and slots."""
 
 
 def explain(optimizer: Optimizer) -> str:
@@ -53,30 +58,29 @@ class _Group:
         self.optimizer, self.index = optimizer, index
         self.rule, self.group = optimizer._rules[index], optimizer.param_groups[index]
         self.params: list[Tensor] = self.group["params"]
-        self.names = optimizer.options.numbers(None, differentiable=False)
+        self.names = optimizer.options.numbers(None, keeps_tensors=False)
         self.of_formulas: dict[Formula, str | None] = {}
         self.traffic: dict[object, int] = {}
         self.stores_bfloat16 = False
         self.of_all = eligibility.of_process() or eligibility.of_group(self.group, optimizer.options.backend)
-        self.tensors: Counter[str] = Counter()
-        self.elements: Counter[str] = Counter()
-        for param in self.params:
-            how = self._how(param)
-            self.tensors[how] += 1
-            self.elements[how] += param.numel()
+        self.stepped: dict[str, list[int]] = {}
+        for place, param in enumerate(self.params):
+            self.stepped.setdefault(self._how(param), []).append(place)
 
     @property
     def has_kernel(self) -> bool:
         """Whether kernels step some of the parameters."""
-        return any(how.startswith("kernel") for how in self.tensors)
+        return any(how.startswith("kernel") for how in self.stepped)
 
     def lines(self) -> Iterator[str]:
         """The group's part of the explanation."""
-        count = sum(self.elements.values())
-        yield f"group {self.index}: {self.rule.name} on {_counted(len(self.params), 'tensor')}, {count:,} parameters"
+        yield f"group {self.index}: {self.rule.name} on {self._size(range(len(self.params)))}"
         yield f"  in force: {self._numbers()}"
-        for how, tensors in self.tensors.items():
-            yield f"  {how} ({_counted(tensors, 'tensor')}, {self.elements[how]:,} parameters)"
+        if unread := self._unread():
+            yield f"  not read by {self.rule.name}: {unread}"
+        for how, places in self.stepped.items():
+            yield f"  {how} ({self._size(places)})"
+            yield from self._named(places)
         yield f"  state {self._bytes_of_state():,} bytes"
         for formula, dtype in dict.fromkeys((self._formula(param), _name(param.dtype)) for param in self.params):
             if dtype in render.BYTES:
@@ -89,6 +93,27 @@ class _Group:
         follows = (f" by {schedules[name]}" if name in schedules else "" for name in self.rule.hyper_parameters)
         flags = [f"{name}=True" for name in ("maximize", "capturable", "differentiable", "fused") if self.group[name]]
         return ", ".join([*map("".join, zip(values, follows, strict=True)), *flags])
+
+    def _size(self, places: Collection[int]) -> str:
+        elements = sum(self.params[place].numel() for place in places)
+        return f"{_counted(len(places), 'tensor')}, {elements:,} parameters"
+
+    def _unread(self) -> str:
+        """What stands in the group under a name that is none of the rule's, such as one that was misspelled."""
+        slots = (slot.key for slot in self.rule.slots.values())
+        read = {*_OWN_KEYS, *FLAGS, *self.optimizer._constants, *self.rule.hyper_parameters, *slots}
+        return ", ".join(f"{name}={value!r}" for name, value in self.group.items() if name not in read)
+
+    def _named(self, places: Collection[int]) -> list[str]:
+        """The names of parameters where they have names, in lines."""
+        names = self.group.get("param_names")
+        if names is None:
+            return []
+        marked = (names[place] + ("" if self.params[place].requires_grad else " (frozen)") for place in places)
+        text = ", ".join(compacted(marked))
+        return wrap(
+            text, 116, initial_indent=" " * 4, subsequent_indent=" " * 4, break_long_words=False, break_on_hyphens=False
+        )
 
     def _cost(self, formula: Formula, dtype: str) -> render.Cost:
         """What a step costs, the pass that measures the gradients for `clip_norm` included."""
@@ -161,3 +186,28 @@ def _name(dtype: torch.dtype) -> str:
 
 def _counted(count: int, what: str) -> str:
     return f"{count:,} {what}" + ("" if count == 1 else "s")
+
+
+def compacted(names: Iterable[str]) -> list[str]:
+    """Names that differ in a number as one: blocks.{0-3,7}.weight; every name can be read from it."""
+    rows = [tuple(name.split(".")) for name in names]
+    for place in reversed(range(max(map(len, rows), default=0))):
+        merged: dict[tuple[str, ...], list[int]] = {}
+        for row in rows:
+            if place < len(row) and row[place].isdecimal() and str(int(row[place])) == row[place]:
+                merged.setdefault((*row[:place], "", *row[place + 1 :]), []).append(int(row[place]))
+            else:
+                merged[row] = []
+        rows = [
+            (*row[:place], _ranges(numbers), *row[place + 1 :]) if numbers else row for row, numbers in merged.items()
+        ]
+    return list(map(".".join, rows))
+
+
+def _ranges(numbers: list[int]) -> str:
+    """Whole numbers as text: 3, {0,2} or {0-3,7}."""
+    runs = [
+        [number for _, number in run] for _, run in groupby(enumerate(sorted(numbers)), lambda pair: pair[1] - pair[0])
+    ]
+    shown = [f"{run[0]}-{run[-1]}" if len(run) > 2 else ",".join(map(str, run)) for run in runs]
+    return shown[0] if len(numbers) == 1 else f"{{{','.join(shown)}}}"

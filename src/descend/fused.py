@@ -97,7 +97,8 @@ class FusedStep:
 
     def numbers(self, groups: Groups, step: Step) -> Numbers:
         """What the scalars of this step are computed from."""
-        varying = {leaf("hyper", (name, None)): _number(value) for name, value in step.numbers.items()}
+        given = step.numbers.items() if self.tables else ()  # without a kernel nothing is read from a device
+        varying = {leaf("hyper", (name, None)): _number(value) for name, value in given}
         if not self._by_group:
             read = {node for table in self.tables for node in table.reads}
             self._by_group = {node: _values(node, groups) for node in read - varying.keys()}

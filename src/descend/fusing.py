@@ -116,6 +116,7 @@ class _Sorting:
         for param, entries, ordinal in zip(bucket.params, bucket.states, bucket.ordinals, strict=True):
             reason = of_all or self._why_not(param, bucket.formula, entries)
             if reason is None:
+                assert bucket.t is not None  # counts that stay on a device belong to groups that step eagerly
                 self._draft(bucket.variant, bucket.formula, Member(param, entries, bucket.index, ordinal, bucket.t - 1))
             else:
                 self.reasons[id(param)] = reason

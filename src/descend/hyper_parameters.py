@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import difflib
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from operator import call, is_, itemgetter
 from typing import Any, Final
 
 import numpy as np
+import torch
 from torch import Tensor
 
+from descend.caution import warn
 from descend.rule import Rule
 from descend.schedules import Schedule
 from descend.tracing import is_structural
@@ -80,6 +83,37 @@ def at(value: Any, s: int) -> Any:
     return (
         value.item() if isinstance(value, np.generic) or (isinstance(value, np.ndarray) and value.ndim == 0) else value
     )
+
+
+def check_names(given: Collection[str], rule: Rule, params: Any) -> None:
+    """Refuse hyper-parameters that neither the rule of an optimizer nor one of its groups declares.
+
+    Raises:
+        TypeError: saying which name was meant.
+    """
+    groups = [] if isinstance(params, Tensor) else [group for group in params if isinstance(group, dict)]
+    rules = [rule, *(group["rule"] for group in groups if isinstance(group.get("rule"), Rule))]
+    for name in given:
+        if not any(name in rule.hyper_parameters for rule in rules):
+            rule.merged({name: None})
+
+
+def note_misspelt(rule: Rule, group: Mapping[str, Any]) -> None:
+    """Warn of entries in a param group that nothing reads and that look like a hyper-parameter."""
+    for name in group:
+        near = difflib.get_close_matches(str(name), rule.hyper_parameters, n=1, cutoff=0.8)
+        if name not in rule.hyper_parameters and near:
+            warn(f"a param group has {name!r}, which nothing reads; did you mean {near[0]!r}?")
+
+
+def keep_rate_on_device(group: dict[str, Any]) -> None:
+    """Hold the rate of a group with `capturable=True` in a tensor on their device, for captured graphs."""
+    rate = group.get("lr")
+    if group["capturable"] and isinstance(rate, (int, float)):
+        device = group["params"][0].device if group["params"] else torch.device("cpu")
+        device = torch.device("cpu") if device.type == "meta" else device  # where a number would be lost
+        dtype = torch.float32 if device.type == "mps" else torch.float64
+        group["lr"] = torch.tensor(rate, dtype=dtype, device=device)
 
 
 def check(rule: Rule, values: Mapping[str, Any]) -> None:
@@ -172,6 +206,8 @@ def _check_number(name: str, value: Any, index: int | None) -> None:
         if value.numel() != 1:
             where = "" if index is None else f"[{index}]"
             raise ValueError(f"Tensor {name}{where} must be 1-element, not of shape {tuple(value.shape)}")
+        if value.device.type != "cpu":  # to read it would wait for the device, and cannot be captured in a graph
+            return
         number = float(value.detach())
     elif isinstance(value, (int, float)) and not isinstance(value, bool):
         number = float(value)

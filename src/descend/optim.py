@@ -38,7 +38,6 @@ class DropIn(Optimizer):
             hint = _nearest(unknown[0], self.__signature__.parameters)
             raise TypeError(f"{type(self).__name__} got an unexpected keyword argument {unknown[0]!r}; {hint}")
         bound = self.__signature__.bind(*args, **kwargs)
-        bound.apply_defaults()
         super().__init__(rule=self.rule, **bound.arguments)
 
     def _check_combination(self, values: dict[str, Any]) -> None:
@@ -91,7 +90,7 @@ _ARGUMENTS = """
         {hyper_parameters}: numbers, schedules or 1-element tensors; bools choose the variant.
         maximize: ascend instead of descend.
         foreach: False forbids torch's multi-tensor functions; otherwise they are used where they can be.
-        capturable: keep step counts on the parameter's device.
+        capturable: keep step counts and the rate in tensors on the parameter's device, and read none in a step.
         differentiable: let gradients flow through the step (parameters must then not be leaves).
         fused: True demands a fused kernel and raises, saying why, where there can be none; False forbids it.
         backend: "auto" steps in a fused kernel what can be and the rest eagerly, as `explain` tells; "cpp" demands

@@ -7,8 +7,9 @@ tensors is computed, before the first parameter is written: an error leaves para
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager
+from copy import copy
 from functools import partial
 from operator import is_, itemgetter
 from typing import Any, ClassVar
@@ -16,16 +17,18 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from descend import arguments, options, stepping
+from descend import arguments, initialization, loading, options, stepping
 from descend import hyper_parameters as hyper
 from descend import state as states
 from descend.buckets import Step
 from descend.caution import warn
 from descend.eligibility import check_demands
 from descend.fused import FusedStep
+from descend.interrupts import HeldBack
 from descend.options import Options, extended
 from descend.rule import Formula, Rule
 from descend.scheduling import Schedules
+from descend.state import FORMAT
 from descend.stepping import Work
 
 
@@ -40,7 +43,9 @@ class Optimizer(torch.optim.Optimizer):
         step: where the schedules start: the number of steps applied before. Sets the clock alone.
         maximize: ascend instead of descend.
         foreach: False forbids torch's multi-tensor functions; otherwise they are used where they can be.
-        capturable: keep step counts on the parameter's device.
+        capturable: keep step counts and the rate (`group["lr"]`) in tensors on the parameter's device, and read none
+            of them in a step, so that it can be captured in a graph. Neither clock nor schedules advance in its
+            replays; write rates by `group["lr"].fill_(x)`.
         differentiable: let gradients flow through the step (parameters must then not be leaves).
         fused: True demands a fused kernel and raises, saying why, where there can be none; False forbids it.
         hyper_parameters: values in place of the rules' defaults: numbers, schedules or 1-element tensors. Each applies
@@ -60,6 +65,7 @@ class Optimizer(torch.optim.Optimizer):
     _holds_averages = False
     _fused: FusedStep
     _seen: hyper.Seen
+    _rates: list[Any]
     _constants: ClassVar[dict[str, Any]] = {}  # what torch's class of this name keeps in its groups and never reads
 
     def __init__(
@@ -112,7 +118,7 @@ class Optimizer(torch.optim.Optimizer):
         self._forget_tables()
         self._start = int(step)
         params = params if isinstance(params, Tensor) else list(params)
-        self._check_names(params)
+        hyper.check_names(hyper_parameters, rule, params)
         try:
             super().__init__(params, {**self._values(rule), **flags, **self._constants})
         except (TypeError, ValueError) as error:
@@ -128,16 +134,6 @@ class Optimizer(torch.optim.Optimizer):
 
     def _check_combination(self, values: dict[str, Any]) -> None:
         """Refuse what a class cannot be built with although each value alone is good; for classes to override."""
-
-    def _check_names(self, params: Any) -> None:
-        rules = [self._rule]
-        if not isinstance(params, Tensor):
-            rules += [
-                group["rule"] for group in params if isinstance(group, dict) and isinstance(group.get("rule"), Rule)
-            ]
-        for name in self._given:
-            if not any(name in rule.hyper_parameters for rule in rules):
-                self._rule.merged({name: None})  # says which name was meant
 
     @property
     def applied_steps(self) -> int:
@@ -179,15 +175,14 @@ class Optimizer(torch.optim.Optimizer):
             raise (arguments.with_remedy(error) if isinstance(error, (TypeError, ValueError)) else error) from None
         finally:
             self.defaults = constructor_defaults
+        hyper.note_misspelt(rule, group)
         added = self.param_groups[-1]
-        added["applied_steps"] = clock
-        companion = next(
-            (known for known, its in zip(self._known_groups, self._rules, strict=False) if its is rule), added
-        )
-        for slot in rule.slots.values():
-            if slot.shape == "optimizer":
-                added[slot.key] = companion.get(slot.key, _first_number(slot.init, numbers))
+        added["applied_steps"], added["state_format"] = clock, FORMAT
+        hyper.keep_rate_on_device(added)
+        alike = [known for known, its in zip(self._known_groups, self._rules, strict=False) if its is rule]
+        added.update(states.optimizer_slots(rule, numbers, alike))
         self._known_groups.append(added)
+        self._note_rates()
 
     def _follow_groups(self) -> None:
         """Keep rules and schedules beside their groups where somebody has taken groups out of `param_groups`."""
@@ -202,6 +197,7 @@ class Optimizer(torch.optim.Optimizer):
         self._schedules.keep(kept)
         self._known_groups = list(groups)
         self._forget_tables()
+        self._note_rates()
 
     def set_schedule(self, name: str, value: Any, group: int | None = None) -> None:
         """Put a number or a schedule in force from the next step on; groups added later take the constructor's.
@@ -228,6 +224,8 @@ class Optimizer(torch.optim.Optimizer):
             hyper.check(self._rules[i], {**self.param_groups[i], name: number})
         for i in chosen:
             self._schedules.replace(i, self.param_groups[i], name, value, self.applied_steps)
+            hyper.keep_rate_on_device(self.param_groups[i])
+        self._note_rates()
 
     @torch._disable_dynamo  # type: ignore[attr-defined]
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
@@ -250,6 +248,10 @@ class Optimizer(torch.optim.Optimizer):
         if closure is not None and not callable(closure):
             raise TypeError(f"closure takes a function that returns the loss, not {closure!r}")
         loss = None
+        if closure is None and initialization.create_if_asked(
+            self.param_groups, self._rules, self.state, self._rates, self._unscaled_formula
+        ):
+            return None
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
@@ -270,7 +272,8 @@ class Optimizer(torch.optim.Optimizer):
             hyper.check(self._rules[i], self.param_groups[i])
         differentiable = any(map(itemgetter("differentiable"), self.param_groups))
         with torch.set_grad_enabled(differentiable):
-            numbers = self.options.numbers(getattr(self, "grad_scale", None), differentiable=differentiable)
+            keeps_tensors = differentiable or any(map(itemgetter("capturable"), self.param_groups))
+            numbers = self.options.numbers(getattr(self, "grad_scale", None), keeps_tensors=keeps_tensors)
             step = Step(self.options, numbers, self.applied_steps)
             work = Work(self._rules, self.param_groups, self.state, step, partial(self._formula, names=numbers))
             restructured = self._seen.restructured(changed)
@@ -279,12 +282,19 @@ class Optimizer(torch.optim.Optimizer):
                 stepping.clip_norm(work, fused, buckets, self.options.clip_norm)
             results = stepping.compute_first(work, buckets)
             upcoming = self._schedules.upcoming(driven, self.applied_steps + 1)
-            stepping.write(work, fused, buckets, results)
-        self._fused = fused
-        self._seen.accept(changed)
-        for group in self.param_groups:
-            group["applied_steps"] += 1
-        self._schedules.put(self.param_groups, upcoming)
+            with HeldBack():
+                stepping.write(work, fused, buckets, results)
+                self._fused = fused
+                self._seen.accept(changed)
+                for group in self.param_groups:
+                    group["applied_steps"] += 1
+                self._schedules.put(self.param_groups, upcoming)
+                if not self.state:
+                    self._note_rates()
+
+    def _note_rates(self) -> None:
+        """Remember the rates that stand in the groups, to know those that somebody else writes there."""
+        self._rates = [group.get("lr") for group in self.param_groups]
 
     def _formula(self, index: int, ndim: int, names: Collection[str]) -> Formula:
         rule, group = self._rules[index], self.param_groups[index]
@@ -293,33 +303,45 @@ class Optimizer(torch.optim.Optimizer):
         formula = rule.formula(ndim=ndim, maximize=maximize, scheduled=self._schedules[index], **values)
         return extended(formula, names, self.options.state_dtype)
 
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+    def _unscaled_formula(self, index: int, ndim: int) -> Formula:
+        """The variant of a step whose gradients hold no scale; it keeps the same slots as one whose gradients do."""
+        return self._formula(index, ndim, self.options.numbers(None, keeps_tensors=False))
+
+    def load_state_dict(self, state_dict: dict[str, Any], strict: bool = True) -> loading.Mismatch:  # type: ignore[override]
         """Load a state dict of this class or of torch's class of the same name.
 
-        Schedules are not in it: the constructor's hold, at the loaded clock. A dict without a clock (torch's) sets it
-        to the largest step found.
+        Where both sides have names (`Optimizer(model.named_parameters())`) parameters are matched by name, else by
+        place as in torch. State keeps the type it was saved in, or the slot's own where that is wider; torch casts it
+        to the parameter's. Schedules are not in the dict: the constructor's hold, at the loaded clock. A dict without a
+        clock (torch's) sets it to the largest step found.
+
+        Args:
+            state_dict: what `state_dict()` returned.
+            strict: raise where anything does not match; False loads what matches.
+
+        Returns:
+            The names of what did not match: missing, unexpected, reshaped; all empty if strict.
 
         Raises:
-            ValueError: if groups, shapes or rules do not match; nothing has changed then.
+            ValueError: if names, groups, shapes or rules do not match, or the format is a later one; nothing has
+                changed then.
         """
-        state_dict = state_dict.copy()
+        state_dict = copy(state_dict)
         for pre_hook in self._optimizer_load_state_dict_pre_hooks.values():
             replaced = pre_hook(self, state_dict)
             if replaced is not None:
                 state_dict = replaced
         self._follow_groups()
-        state, groups = states.matched(state_dict, self.param_groups, self._rules, self.options.state_dtype)
-        for i, (rule, group) in enumerate(zip(self._rules, groups, strict=True)):
-            expected = rule.name if rule is not self._rule else None
-            if group.get("rule") != expected:
-                raise ValueError(
-                    f"loaded state dict steps param group {i} by rule {group.get('rule') or 'of the class'!r}, and the "
-                    f"optimizer by {expected or self._rule.name!r}; build it with the rules it was saved with"
-                )
-        self._schedules.upcoming(self._schedules.keys(), states.clock(groups, state) or 0)  # fails now or never
-        self.__setstate__({"state": state, "param_groups": groups})
+        loaded = loading.load(state_dict, self.param_groups, self._rules, self.options.state_dtype, strict)
+        loading.check_rules(loaded.groups, self._rules, self._rule)
+        clock = loading.clock(loaded.groups, loaded.state)
+        self._schedules.upcoming(self._schedules.keys(), clock or 0)  # fails now or never
+        self.__setstate__({"state": loaded.state, "param_groups": loaded.groups})
+        loading.note_widening(loaded.widened)
+        loading.note_lacking(self.param_groups, self.state, self._unscaled_formula)
         for post_hook in self._optimizer_load_state_dict_post_hooks.values():
             post_hook(self)
+        return loaded.mismatch
 
     def __getstate__(self) -> dict[str, Any]:
         if self._holds_averages:
@@ -338,24 +360,22 @@ class Optimizer(torch.optim.Optimizer):
         super().__setstate__(state)
         self._forget_tables()
         if loads:
-            self._complete_loaded(previous or [])
+            self._take_over(previous or [])
+        self._note_rates()
 
-    def _complete_loaded(self, previous: list[dict[str, Any]]) -> None:
-        """Fill in what an older or foreign state dict lacks, set the clock, and put the schedules in force."""
+    def _take_over(self, previous: list[dict[str, Any]]) -> None:
+        """Complete what was loaded, set the clock, and put the schedules in force."""
         self._known_groups = list(self.param_groups)
-        clock = states.clock(self.param_groups, self.state)
+        clock = loading.clock(self.param_groups, self.state)
+        loading.complete(self.param_groups, previous, self._rules, arguments.FLAGS, self._constants, self.state)
         if clock is None and self._schedules:
             warn(
                 "the loaded state has no step count, so the schedules start at 0; pass step=k to the constructor, "
                 "or set param_groups[i]['applied_steps'], to start elsewhere"
             )
-        for i, (rule, group) in enumerate(zip(self._rules, self.param_groups, strict=True)):
-            for name, value in {**arguments.FLAGS, **previous[i]}.items():
-                group.setdefault(name, value)
-            group.update(self._constants)
+        for group in self.param_groups:
             group["applied_steps"] = int(clock or 0)
-            for param in group["params"]:
-                states.keep_counts_in_tensors(rule, self.state.get(param, {}))
+            hyper.keep_rate_on_device(group)
         self._schedules.restart(self.param_groups, int(clock or 0))
 
     @contextmanager
@@ -379,15 +399,11 @@ class Optimizer(torch.optim.Optimizer):
             self._holds_averages = False
 
     def explain(self) -> str:
-        """Per param group: the backend that runs and why, the rule, the numbers in force, state and cost.
+        """Per param group: the rule, the numbers in force, the backend that runs and why, state and cost.
 
+        Named parameters are listed under what steps them, those of numbered modules together (blocks.{0-11}.weight).
         A backend is called "expected" for parameters that have not been stepped yet.
         """
         from descend import explanation
 
         return explanation.explain(self)
-
-
-def _first_number(init: float | str, values: Mapping[str, Any]) -> float:
-    """The first value of a slot that exists once per optimizer."""
-    return float(values[init] if isinstance(init, str) else init)

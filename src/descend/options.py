@@ -117,16 +117,17 @@ class Options:
                     "or leave ema_decay unset"
                 )
 
-    def numbers(self, gradient_scale: Tensor | float | None, *, differentiable: bool) -> dict[str, Any]:
+    def numbers(self, gradient_scale: Tensor | float | None, *, keeps_tensors: bool) -> dict[str, Any]:
         """The values of what these options add to a formula, by name.
 
         Args:
             gradient_scale: the factor that the gradients hold, as torch.amp.GradScaler sets it; None for 1.
-            differentiable: let gradients flow through a scale that is a tensor.
+            keeps_tensors: leave a scale that is a tensor one, for gradients to flow through or where it is not to be
+                read.
 
         `clip_coefficient` is NaN until it is computed from the gradients.
         """
-        if isinstance(gradient_scale, Tensor) and not differentiable:
+        if isinstance(gradient_scale, Tensor) and not keeps_tensors:
             gradient_scale = gradient_scale.item()
         given = {
             "gradient_scale": gradient_scale,
@@ -183,23 +184,26 @@ def _extend(formula: Formula, names: Collection[str], state_dtype: torch.dtype |
     return replace(made, outputs=outputs, own_slots=slots)
 
 
-def clip_coefficient(clip_norm: float, squared_norms: Iterable[Mapping[int, Tensor]]) -> float | Tensor:
+def clip_coefficient(
+    clip_norm: float, squared_norms: Iterable[Mapping[int, Tensor]], *, reads: bool = True
+) -> float | Tensor:
     """The factor that brings gradients down to a norm: min(1, clip_norm / (norm + 1e-6)), as in torch.
 
     Args:
         clip_norm: the largest norm.
         squared_norms: the float64 sums of squares of tensors by ordinal, of each bucket; they are added up in the order
             of the ordinals, whatever the buckets.
+        reads: whether the number may be read from its device.
 
     Returns:
-        A number, or a tensor where gradients flow through the norms.
+        A number, or a tensor where gradients flow through the norms and where it is not to be read.
     """
     by_ordinal = {ordinal: square for squares in squared_norms for ordinal, square in squares.items()}
     if not by_ordinal:
         return 1.0
     squares = [by_ordinal[ordinal] for ordinal in sorted(by_ordinal)]
     total = torch.stack([square.to(squares[0].device) for square in squares]).sum()
-    if total.requires_grad and total.item() > 0:  # the root of 0 has no gradient
+    if not reads or (total.requires_grad and total.item() > 0):  # the root of 0 has no gradient
         return (clip_norm / (total.sqrt() + 1e-6)).clamp(max=1.0)
     return float((clip_norm / (total.detach().sqrt() + 1e-6)).clamp(max=1.0))
 

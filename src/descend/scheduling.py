@@ -8,7 +8,7 @@ from typing import Any
 from torch import Tensor
 
 from descend.caution import warn
-from descend.hyper_parameters import at, is_scheduled
+from descend.hyper_parameters import at, is_scheduled, keep_rate_on_device
 
 
 class Schedules:
@@ -64,7 +64,10 @@ class Schedules:
     def restart(self, groups: list[dict[str, Any]], clock: int) -> None:
         """Put every schedule's number at `clock` in force, whatever stands in the groups."""
         self._overridden.clear()
-        self.put(groups, self.upcoming(self.keys(), clock))
+        for (i, name), number in self.upcoming(self.keys(), clock).items():
+            # Not into a tensor that was loaded: groups may share it, and its type may round the number.
+            groups[i][name] = self._written[i][name] = number
+            keep_rate_on_device(groups[i])
 
     def settle(self, groups: list[dict[str, Any]], clock: int) -> list[tuple[int, str]]:
         """Notice foreign numbers, and those taken back; returns the keys that schedules drive in this step."""
@@ -95,8 +98,16 @@ class Schedules:
     def put(self, groups: list[dict[str, Any]], numbers: Mapping[tuple[int, str], Any]) -> None:
         """Write numbers into the groups."""
         for (i, name), number in numbers.items():
-            groups[i][name] = self._written[i][name] = number
+            self._written[i][name] = number
+            held = groups[i][name]
+            if groups[i]["capturable"] and isinstance(held, Tensor):
+                held.fill_(number)  # a captured graph reads this very tensor
+            else:
+                groups[i][name] = number
 
 
-def _is_same(a: Any, b: Any) -> bool:
-    return a is b or (not isinstance(a, Tensor) and not isinstance(b, Tensor) and bool(a == b))
+def _is_same(found: Any, written: Any) -> bool:
+    """Whether what stands in a group is what was written there; a tensor on a device is not read, and taken for it."""
+    if isinstance(found, Tensor) and not isinstance(written, Tensor):
+        return found.device.type != "cpu" or found.item() == written
+    return found is written or (not isinstance(written, Tensor) and bool(found == written))

@@ -79,7 +79,8 @@ def clip_norm(work: Work, fused: FusedStep, buckets: Buckets, limit: float) -> N
     numbers = fused.numbers(work.groups, work.step)
     parts = [table.squared_norms(numbers) for table in fused.tables]
     parts += [bucket.squared_norms() for together in buckets.values() for bucket in together]
-    work.step.numbers["clip_coefficient"] = clip_coefficient(limit, parts)
+    reads = not any(group["capturable"] for group in work.groups)
+    work.step.numbers["clip_coefficient"] = clip_coefficient(limit, parts, reads=reads)
 
 
 def compute_first(work: Work, buckets: Buckets) -> dict[Rule, list[dict[str, Value]]]:

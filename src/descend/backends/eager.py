@@ -32,10 +32,12 @@ class Bucket:
         params, grads: tensors of one dtype and device.
         slots: the values of each slot that is read, by name in the signature: a list with a tensor per parameter.
         hyper_parameters: the numbers in force; a tensor is differentiated through.
-        t: the step about to be taken, from 1.
+        t: the step about to be taken, from 1: a number, or a tensor per parameter.
         ordinals: the parameters' places in the optimizer, in whose order global reductions are added up.
         counts: the parameters' numbers of elements (a complex number is one).
         foreach: whether torch's multi-tensor functions may be used (they are not differentiable).
+        reads_scalars: whether a tensor's one number may be read, which waits for its device; if not, scalars stay
+            tensors there, as a captured graph needs it.
     """
 
     formula: Formula
@@ -47,6 +49,7 @@ class Bucket:
     ordinals: list[int]
     counts: list[int]
     foreach: bool = False
+    reads_scalars: bool = True
 
 
 def advance(buckets: Sequence[Bucket], optimizer_slots: Mapping[str, Value], clock: Value) -> list[dict[str, Value]]:
@@ -181,7 +184,7 @@ class _Work:
                 return self._cast(bucket.slots[name])
             if shape == "optimizer":
                 return scalar_value(self.optimizer_slots[name])
-            return scalar_values(bucket.slots[name])
+            return scalar_values(bucket.slots[name], read=bucket.reads_scalars)
         if node.op == "numel":
             return np.array(bucket.counts, dtype=np.float64)
         return scalar_leaf(node, bucket.hyper_parameters, bucket.t)
@@ -194,7 +197,7 @@ class _Work:
         args = [self.values[a] for a in node.args]
         if all(_is_host(a) for a in args):
             return HOST[node.op](*args)
-        if node.op == "where" and isinstance(args[0], Tensor) and not _is_batched(args[0]):
+        if node.op == "where" and isinstance(args[0], Tensor) and self.bucket.reads_scalars and _is_one_number(args[0]):
             args[0] = np.bool_(args[0].item())  # the other side's gradient, perhaps NaN, is then left out
         if node.op == "where" and _is_host(args[0]):
             return self._chosen(node, args[0], args[1:])  # now two nodes read a side: its memory is not reused
@@ -309,23 +312,26 @@ def scalar_value(stored: Value) -> Value:
     """One stored number: a host scalar, or the tensor itself where gradients pass or it stands for many."""
     if not isinstance(stored, Tensor):
         return np.float64(stored)
-    return stored.double() if stored.requires_grad or _is_batched(stored) else np.float64(stored.item())
+    return np.float64(stored.item()) if not stored.requires_grad and _is_one_number(stored) else stored.double()
 
 
-def scalar_values(stored: list[Tensor]) -> Value:
-    """The values of a scalar slot: a vector of host scalars, or the tensors themselves where gradients pass."""
-    if any(x.requires_grad for x in stored) or _is_batched(stored[0]):
+def scalar_values(stored: list[Tensor], read: bool = True) -> Value:
+    """The values of a scalar slot: a vector of host scalars, or the tensors themselves where gradients pass.
+
+    `read=False` leaves them where they are, too.
+    """
+    if not read or any(x.requires_grad for x in stored) or not _is_one_number(stored[0]):
         return [x.double() for x in stored]
     return np.array([x.item() for x in stored], dtype=np.float64)
 
 
-def _is_batched(x: Tensor) -> bool:
-    """Whether `x` stands for many values at once (under vmap), so that no single number can be read from it."""
+def _is_one_number(x: Tensor) -> bool:
+    """Whether a number can be read from `x`; under vmap it stands for many at once."""
     try:
         x.item()
     except RuntimeError:
-        return True
-    return False
+        return False
+    return True
 
 
 def squared_norms(bucket: Bucket, node: Expr) -> list[Tensor]:

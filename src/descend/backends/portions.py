@@ -68,6 +68,7 @@ def sweep(
             slots=portion.slots,
             ordinals=[bucket.ordinals[i] for i in portion.indices],
             counts=counts,
+            t=[bucket.t[i] for i in portion.indices] if isinstance(bucket.t, list) else bucket.t,
         )
         (result,) = advance([piece], {}, 0)
         written = {name: detached_from_inputs(piece, result[name]) for name in targets}
