@@ -4,7 +4,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test test-long check bench stubs snapshots clean
+CONFORMANCE ?= ../shared/conformance/run
+
+.PHONY: demo test test-long conformance check bench stubs snapshots clean
 
 demo: $(READY)  ## compare eight optimizers on real data and write runs/demo/report.html
 	$(BIN)/descend compare --task digits --quick --out runs/demo
@@ -14,6 +16,9 @@ test: $(READY)  ## the suite that every commit passes
 
 test-long: $(READY)  ## what is slow: kill studies, long fuzzing, browsers
 	$(BIN)/python -m pytest -m long
+
+conformance: $(READY)  ## PyTorch's own optimizer suite for every class, where that runner is
+	PYTHON=$(BIN)/python $(CONFORMANCE) $$($(BIN)/python tests/torch_suite.py)
 
 check: $(READY)  ## style and types
 	$(BIN)/ruff check .

@@ -48,7 +48,7 @@ class StepBucket:
         step: what it shares with the other buckets.
         index: the place of the group among the optimizer's.
         variant: the formula before it was settled.
-        missing: by parameter, the state entries that the step creates.
+        missing: by parameter, the state entries that the step creates, or moves to its device.
         params, states, ordinals: the parameters, their state (with what is missing) and places in the optimizer.
     """
 
@@ -262,7 +262,8 @@ def gather(
         held = state.get(param, {})
         states.check_entries(formula, param, held)
         missing = states.missing_entries(rule, formula, param, held, group)
-        entries = {**missing, **held}
+        missing |= states.moved_entries(formula, param, held)
+        entries = {**held, **missing}
         fresh = frozenset(name for name in formula.asks_fresh if rule.slots[name].key not in entries)
         steps = None if _keeps_counts_on_device(group, param, step) else int(entries.get("step", 0))
         turn = memory.turn(param)

@@ -35,6 +35,25 @@ def missing_entries(
     return entries
 
 
+def moved_entries(formula: Formula, param: Tensor, state: Mapping[str, Any]) -> dict[str, Tensor]:
+    """What of the state stands on another device than its parameter, which was moved, on the parameter's.
+
+    Raises:
+        RuntimeError: where the values would be lost: one of the two is on meta.
+    """
+    moved: dict[str, Tensor] = {}
+    for slot in formula.slots.values():
+        entry = state.get(slot.key)
+        if slot.shape == "like" and entry is not None and entry.device != param.device:
+            if entry.is_meta or param.is_meta:
+                raise RuntimeError(
+                    f"state[{slot.key!r}] is on {entry.device} and its parameter on {param.device}, where there are no "
+                    "values; load the state dict after the parameters have been given memory"
+                )
+            moved[slot.key] = entry.to(param.device)
+    return moved
+
+
 def check_entries(formula: Formula, param: Tensor, state: Mapping[str, Any]) -> None:
     """Refuse what a step could not be written into.
 

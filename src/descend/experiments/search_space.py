@@ -39,6 +39,8 @@ DECLARED = {
     "adamwpaper": Space(1e-3, scheduled="eta"),
     "rprop": Space(1e-2, scheduled=None),
     "asgd": Space(0.1),
+    "powersign": Space(0.1),  # TensorFlow's; ours is one at which nothing diverges
+    "addsign": Space(0.1),
     "rmsprop": Space(1e-3),  # Hinton's lecture and most practice; torch's 1e-2 is seldom kept
 }
 
