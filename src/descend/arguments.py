@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import fields
 from numbers import Integral
 from typing import Any, Final
+
+from torch import Tensor
 
 from descend.hyper_parameters import is_scheduled
 from descend.options import Options
@@ -38,6 +40,20 @@ REMEDIES: Final = {
 def is_count(step: object) -> bool:
     """Whether `step` is a number of steps: an integer from 0."""
     return type(step) is not bool and isinstance(step, Integral) and int(step) >= 0
+
+
+def listed(params: Any) -> Any:
+    """Parameters as a list, since iterators are used up; a single tensor stays one, which torch refuses.
+
+    Raises:
+        TypeError: for what cannot be iterated over.
+    """
+    if isinstance(params, Tensor):
+        return params
+    if not isinstance(params, Iterable):
+        got = type(params).__name__
+        raise TypeError(f"params argument given to the optimizer should be an iterable of Tensors or dicts, not {got}")
+    return list(params)
 
 
 def check_flags(flags: Mapping[str, Any]) -> None:

@@ -184,8 +184,10 @@ def complete(
         state: the state that was loaded.
     """
     for i, (rule, group) in enumerate(zip(rules, groups, strict=True)):
+        own = {*defaults, *rule.hyper_parameters, *(s.key for s in rule.slots.values() if s.shape == "optimizer")}
         for name, value in {**defaults, **(previous[i] if previous else {})}.items():
-            group.setdefault(name, value)
+            if name in own:  # what a scheduler of torch left there goes, as in torch
+                group.setdefault(name, value)
         group.update(constants, state_format=FORMAT)
         for param in group["params"]:
             device = param.device if group["capturable"] else torch.device("cpu")

@@ -89,7 +89,7 @@ _ARGUMENTS = """
         params: parameters, named parameters, or dicts of them with a group's own values.
         {hyper_parameters}: numbers, schedules or 1-element tensors; bools choose the variant.
         maximize: ascend instead of descend.
-        foreach: False forbids torch's multi-tensor functions; otherwise they are used where they can be.
+        foreach: True steps eagerly by torch's multi-tensor functions, which False forbids there.
         capturable: keep step counts and the rate in tensors on the parameter's device, and read none in a step.
         differentiable: let gradients flow through the step (parameters must then not be leaves).
         fused: True demands a fused kernel and raises, saying why, where there can be none; False forbids it.

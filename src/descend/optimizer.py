@@ -7,7 +7,7 @@ tensors is computed, before the first parameter is written: an error leaves para
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from copy import copy
 from functools import partial
@@ -21,7 +21,6 @@ from descend import arguments, initialization, loading, options, stepping
 from descend import hyper_parameters as hyper
 from descend import state as states
 from descend.buckets import Step
-from descend.caution import warn
 from descend.eligibility import check_demands
 from descend.fused import FusedStep
 from descend.interrupts import HeldBack
@@ -42,7 +41,7 @@ class Optimizer(torch.optim.Optimizer):
         backend, state_dtype, stochastic_rounding, clip_norm, clip_value, ema_decay, seed: see descend.options.Options.
         step: where the schedules start: the number of steps applied before. Sets the clock alone.
         maximize: ascend instead of descend.
-        foreach: False forbids torch's multi-tensor functions; otherwise they are used where they can be.
+        foreach: True steps eagerly by torch's multi-tensor functions, which False forbids there.
         capturable: keep step counts and the rate (`group["lr"]`) in tensors on the parameter's device, and read none
             of them in a step, so that it can be captured in a graph. Neither clock nor schedules advance in its
             replays; write rates by `group["lr"].fill_(x)`.
@@ -104,20 +103,13 @@ class Optimizer(torch.optim.Optimizer):
         numbers = {name: hyper.at(value, step) for name, value in self._values(rule).items()}
         hyper.check(rule, numbers)
         self._check_combination({**numbers, **flags})
-        if not isinstance(params, Iterable):
-            got = type(params).__name__
-            raise TypeError(
-                f"params argument given to the optimizer should be an iterable of Tensors or dicts, not {got}"
-            )
+        params = arguments.listed(params)
         self._rule = rule
-        self._known_groups: list[
-            dict[str, Any]
-        ] = []  # the groups that rules and schedules stand beside, in their order
+        self._known_groups: list[dict[str, Any]] = []  # those that rules and schedules stand beside, in their order
         self._rules: list[Rule] = []
         self._schedules = Schedules()
         self._forget_tables()
         self._start = int(step)
-        params = params if isinstance(params, Tensor) else list(params)
         hyper.check_names(hyper_parameters, rule, params)
         try:
             super().__init__(params, {**self._values(rule), **flags, **self._constants})
@@ -225,6 +217,7 @@ class Optimizer(torch.optim.Optimizer):
         for i in chosen:
             self._schedules.replace(i, self.param_groups[i], name, value, self.applied_steps)
             hyper.keep_rate_on_device(self.param_groups[i])
+        self._forget_tables()  # what is scheduled is active even where its number is 0, and so stays the same
         self._note_rates()
 
     @torch._disable_dynamo  # type: ignore[attr-defined]
@@ -249,7 +242,7 @@ class Optimizer(torch.optim.Optimizer):
             raise TypeError(f"closure takes a function that returns the loss, not {closure!r}")
         loss = None
         if closure is None and initialization.create_if_asked(
-            self.param_groups, self._rules, self.state, self._rates, self._unscaled_formula
+            self.param_groups, self._rules, self.state, self._rates, self._formula
         ):
             return None
         if closure is not None:
@@ -296,16 +289,14 @@ class Optimizer(torch.optim.Optimizer):
         """Remember the rates that stand in the groups, to know those that somebody else writes there."""
         self._rates = [group.get("lr") for group in self.param_groups]
 
-    def _formula(self, index: int, ndim: int, names: Collection[str]) -> Formula:
+    def _formula(self, index: int, ndim: int, names: Collection[str] | None = None) -> Formula:
+        """The variant of a group; without `names`, of a step whose gradients hold no scale."""
+        names = self.options.numbers(None, keeps_tensors=False) if names is None else names
         rule, group = self._rules[index], self.param_groups[index]
         values = {name: group[name] for name in rule.hyper_parameters}
         maximize = bool(group["maximize"])
         formula = rule.formula(ndim=ndim, maximize=maximize, scheduled=self._schedules[index], **values)
         return extended(formula, names, self.options.state_dtype)
-
-    def _unscaled_formula(self, index: int, ndim: int) -> Formula:
-        """The variant of a step whose gradients hold no scale; it keeps the same slots as one whose gradients do."""
-        return self._formula(index, ndim, self.options.numbers(None, keeps_tensors=False))
 
     def load_state_dict(self, state_dict: dict[str, Any], strict: bool = True) -> loading.Mismatch:  # type: ignore[override]
         """Load a state dict of this class or of torch's class of the same name.
@@ -313,7 +304,7 @@ class Optimizer(torch.optim.Optimizer):
         Where both sides have names (`Optimizer(model.named_parameters())`) parameters are matched by name, else by
         place as in torch. State keeps the type it was saved in, or the slot's own where that is wider; torch casts it
         to the parameter's. Schedules are not in the dict: the constructor's hold, at the loaded clock. A dict without a
-        clock (torch's) sets it to the largest step found.
+        clock (torch's) sets it to the largest step found, or, if it has none, to the constructor's `step`.
 
         Args:
             state_dict: what `state_dict()` returned.
@@ -335,10 +326,10 @@ class Optimizer(torch.optim.Optimizer):
         loaded = loading.load(state_dict, self.param_groups, self._rules, self.options.state_dtype, strict)
         loading.check_rules(loaded.groups, self._rules, self._rule)
         clock = loading.clock(loaded.groups, loaded.state)
-        self._schedules.upcoming(self._schedules.keys(), clock or 0)  # fails now or never
+        self._schedules.upcoming(self._schedules.keys(), self._start if clock is None else clock)  # fails now or never
         self.__setstate__({"state": loaded.state, "param_groups": loaded.groups})
         loading.note_widening(loaded.widened)
-        loading.note_lacking(self.param_groups, self.state, self._unscaled_formula)
+        loading.note_lacking(self.param_groups, self.state, self._formula)
         for post_hook in self._optimizer_load_state_dict_post_hooks.values():
             post_hook(self)
         return loaded.mismatch
@@ -367,16 +358,14 @@ class Optimizer(torch.optim.Optimizer):
         """Complete what was loaded, set the clock, and put the schedules in force."""
         self._known_groups = list(self.param_groups)
         clock = loading.clock(self.param_groups, self.state)
+        if clock is None:
+            clock = self._start
+            self._schedules.note_start(clock)
         loading.complete(self.param_groups, previous, self._rules, arguments.FLAGS, self._constants, self.state)
-        if clock is None and self._schedules:
-            warn(
-                "the loaded state has no step count, so the schedules start at 0; pass step=k to the constructor, "
-                "or set param_groups[i]['applied_steps'], to start elsewhere"
-            )
         for group in self.param_groups:
-            group["applied_steps"] = int(clock or 0)
+            group["applied_steps"] = clock
             hyper.keep_rate_on_device(group)
-        self._schedules.restart(self.param_groups, int(clock or 0))
+        self._schedules.restart(self.param_groups, clock)
 
     @contextmanager
     def averaged(self) -> Iterator[None]:

@@ -69,6 +69,14 @@ class Schedules:
             groups[i][name] = self._written[i][name] = number
             keep_rate_on_device(groups[i])
 
+    def note_start(self, clock: int) -> None:
+        """Warn that schedules start at 0 with a loaded state that does not say how many steps it has behind it."""
+        if self and clock == 0:
+            warn(
+                "the loaded state has no step count, so the schedules start at 0; pass step=k to the constructor "
+                "to start elsewhere"
+            )
+
     def settle(self, groups: list[dict[str, Any]], clock: int) -> list[tuple[int, str]]:
         """Notice foreign numbers, and those taken back; returns the keys that schedules drive in this step."""
         driven: list[tuple[int, str]] = []
