@@ -15,7 +15,6 @@ from operator import is_, itemgetter
 from typing import Any, ClassVar
 
 import torch
-from torch import Tensor
 
 from descend import arguments, initialization, loading, options, stepping
 from descend import hyper_parameters as hyper
