@@ -277,9 +277,13 @@ def gather(
 
 
 def _keeps_counts_on_device(group: dict[str, Any], param: Tensor, step: Step) -> bool:
-    """Whether nothing of a parameter's state is read on the host, so that its step can be captured in a graph."""
-    eager_on_cpu = eligibility.of_group(group, step.options.backend) is not None
-    return bool(group["capturable"]) and (eager_on_cpu or param.device.type != "cpu")
+    """Whether nothing of a parameter's state is read on the host, so that its step can be captured in a graph.
+
+    Where gradients flow, it is read: the unused side of a `where` is then left out, whose gradient may be NaN.
+    """
+    if not group["capturable"] or group["differentiable"]:
+        return False
+    return param.device.type != "cpu" or eligibility.of_group(group, step.options.backend) is not None
 
 
 def _kind_of_bucket(formula: Formula, gradient: Tensor, step: Step, group: dict[str, Any]) -> type[StepBucket]:
