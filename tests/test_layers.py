@@ -49,6 +49,7 @@ LAYERS = {
         "state",
         "stepping",
     },
+    "traced": {"arguments", "backends", "hyper_parameters", "options", "rule", "state", "tracing"},
     "description": {"experiments", "hyper_parameters", "rule", "rules", "tracing"},
     "explanation": {"arguments", "backends", "eligibility", "options", "render", "rule"},
     "optim": {"arguments", "optimizer", "rule", "rules"},
@@ -74,6 +75,7 @@ WHEN_CALLED = {
     ("rule", "cost", "render"),
     ("render", "cpp", "backends"),
     ("optimizer", "explain", "explanation"),
+    ("optimizer", "step", "traced"),
 }
 
 

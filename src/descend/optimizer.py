@@ -115,9 +115,7 @@ class Optimizer(torch.optim.Optimizer):
         except (TypeError, ValueError) as error:
             raise arguments.with_remedy(error) from None
         check_demands(self.param_groups, backend)
-        for name, value in self.defaults.items():
-            if hyper.is_scheduled(value):
-                self.defaults[name] = hyper.at(value, step)
+        self.defaults.update({name: hyper.at(value, step) for name, value in self.defaults.items()})
 
     def _values(self, rule: Rule) -> dict[str, Any]:
         """The rule's defaults, with what was given to the constructor over them."""
@@ -147,9 +145,8 @@ class Optimizer(torch.optim.Optimizer):
         arguments.check_group(group)
         differentiable = group.get("differentiable", self.defaults["differentiable"])
         self.options.check_rule(rule, differentiable=bool(differentiable))
-        own = {name: value for name, value in group.items() if name in rule.hyper_parameters}
         clock = self.applied_steps
-        values = {**self._values(rule), **own}
+        values = {**self._values(rule), **{k: v for k, v in group.items() if k in rule.hyper_parameters}}
         hyper.check_scheduled(rule, values)
         numbers = self._schedules.add_group(values, clock)
         self._rules.append(rule)
@@ -219,7 +216,6 @@ class Optimizer(torch.optim.Optimizer):
         self._forget_tables()  # what is scheduled is active even where its number is 0, and so stays the same
         self._note_rates()
 
-    @torch._disable_dynamo  # type: ignore[attr-defined]
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """Take one step.
 
@@ -233,8 +229,17 @@ class Optimizer(torch.optim.Optimizer):
             ValueError: for a hyper-parameter in force that is outside its limits, a schedule's NaN included.
             RuntimeError: for sparse gradients.
 
-        Nothing has changed when it raises, nor when a gradient scaler has found an infinity or NaN.
+        Nothing has changed when it raises, nor when a gradient scaler has found an infinity or NaN. Under torch.compile
+        it breaks the graph once; where none may break (`fullgraph=True`), the eager backend goes into the graph.
         """
+        if torch.compiler.is_dynamo_compiling():
+            from descend import traced
+
+            return traced.step(self, closure)
+        return self._uncompiled_step(closure)
+
+    @torch._disable_dynamo  # type: ignore[attr-defined]
+    def _uncompiled_step(self, closure: Callable[[], Any] | None) -> Any:
         if self._holds_averages:
             raise RuntimeError("the averaged weights are in place; leave `with opt.averaged():`, then step")
         if closure is not None and not callable(closure):
@@ -345,12 +350,11 @@ class Optimizer(torch.optim.Optimizer):
         self._fused, self._seen = FusedStep(), hyper.Seen()
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        loads = "_rules" not in state  # else it comes from pickle or deepcopy, whole
-        previous = self.param_groups if loads else None
+        previous = None if "_rules" in state else self.param_groups  # pickle and deepcopy bring all that there is
         super().__setstate__(state)
         self._forget_tables()
-        if loads:
-            self._take_over(previous or [])
+        if previous is not None:
+            self._take_over(previous)
         self._note_rates()
 
     def _take_over(self, previous: list[dict[str, Any]]) -> None:
