@@ -98,11 +98,14 @@ def with_remedy(error: Exception) -> Exception:
     return type(error)(f"{error}; {remedy}") if remedy and remedy not in str(error) else error
 
 
-def sparse_message(title: str, takes_without_decay: bool) -> str:
-    """What a step says to a sparse gradient that its rule does not take, as torch's class of the name does."""
+def sparse_message(title: str, obstacle: str | None) -> str:
+    """What a step says to a sparse gradient that its rule does not take, as torch's class of the name does.
+
+    `obstacle` is the option without which it would.
+    """
     remedy = "make them dense with nn.Embedding(sparse=False)"
-    if takes_without_decay:
-        return f"weight_decay option is not compatible with sparse gradients; set weight_decay=0, or {remedy}"
+    if obstacle is not None:
+        return f"{obstacle} option is not compatible with sparse gradients; leave it out, or {remedy}"
     if title in ("Adam", "AdamW"):
         return f"Adam does not support sparse gradients, please consider SparseAdam instead; or {remedy}"
     return f"{title} does not support sparse gradients; {remedy}"

@@ -296,7 +296,7 @@ def _kind_of_bucket(formula: Formula, gradient: Tensor, step: Step, group: dict[
         return StepBucket
     taken_as = sparsity.taken_as(formula) if gradient.is_sparse else None
     if taken_as is None:
-        raise RuntimeError(arguments.sparse_message(formula.rule.title, sparsity.takes_without_decay(formula)))
+        raise RuntimeError(arguments.sparse_message(formula.rule.title, sparsity.obstacle(formula)))
     whole = taken_as is sparsity.DENSE or group["differentiable"] or step.options.stochastic_rounding
     return StepBucket if whole else RowsBucket
 

@@ -96,7 +96,7 @@ class _Group:
 
     def _size(self, places: Collection[int]) -> str:
         elements = sum(self.params[place].numel() for place in places)
-        return f"{_counted(len(places), 'tensor')}, {elements:,} parameters"
+        return f"{_counted(len(places), 'tensor')}, {_counted(elements, 'parameter')}"
 
     def _unread(self) -> str:
         """What stands in the group under a name that is none of the rule's, such as one that was misspelled."""

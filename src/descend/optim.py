@@ -22,6 +22,10 @@ _ELSEWHERE = {
     "LBFGS": "it evaluates the loss several times per step and is no formula: use torch.optim.LBFGS",
     "SparseAdam": "use torch.optim.SparseAdam for sparse gradients, or AdamW with dense ones",
     "Adafactor": "its state is factored, which no formula of one parameter says: use torch.optim.Adafactor",
+    **dict.fromkeys(
+        ("LAMB", "Lamb", "LARS", "Lars", "AdamWScheduleFree", "SGDScheduleFree", "RAdamScheduleFree"),
+        "docs/coming-from.md shows what comes near it",
+    ),
     "Muon": "it takes a matrix function, which is not yet in the vocabulary: use torch.optim.Muon",
 }
 

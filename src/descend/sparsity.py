@@ -7,6 +7,7 @@ rule that is linear in them and leaves a row alone as long as g and its slots ar
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from descend.expr import Expr, Rank, constant, g, leaf, p, rebuild
@@ -27,13 +28,17 @@ def taken_as(formula: Formula) -> str | None:
     return answer
 
 
-def takes_without_decay(formula: Formula) -> bool:
-    """Whether it is the weight decay alone that keeps a rule from taking sparse gradients."""
+def obstacle(formula: Formula) -> str | None:
+    """The option without which a rule would take sparse gradients."""
+    added = [name for name in formula.own_slots if name not in formula.rule.slots]
+    plain = replace(formula, outputs={name: root for name, root in formula.outputs.items() if name not in added})
+    if added and _decide(plain) is not None:
+        return "ema_decay"
     values: dict[str, Any] = dict(formula.hyper_parameters)
     if values.get("weight_decay", 0) == 0:
-        return False
+        return None
     without = formula.rule.formula(**{**values, "weight_decay": 0.0})
-    return taken_as(without.settle(frozenset())) is not None
+    return "weight_decay" if taken_as(without.settle(frozenset())) is not None else None
 
 
 def _decide(formula: Formula) -> str | None:
