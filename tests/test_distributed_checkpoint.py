@@ -13,7 +13,14 @@ from optimizers import ROWS
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")
-    from torch.distributed.checkpoint.state_dict import get_optimizer_state_dict, set_optimizer_state_dict
+    from torch.distributed import checkpoint
+    from torch.distributed.checkpoint.state_dict import (
+        StateDictOptions,
+        get_optimizer_state_dict,
+        set_optimizer_state_dict,
+    )
+
+pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:torch.distributed", "ignore::FutureWarning")
 
 all_rows = pytest.mark.parametrize("row", ROWS, ids=lambda row: row.name)
 
@@ -77,6 +84,39 @@ def test_a_checkpoint_resumes_bit_for_bit(row, options):
     assert second.param_groups[0]["lr"] == first.param_groups[0]["lr"]
     trained(resumed, second, range(6, 10))
     assert same_bits(resumed, whole)
+
+
+@all_rows
+@pytest.mark.parametrize("flat", [False, True], ids=["nested", "flat"])
+def test_a_checkpoint_is_read_into_what_a_fresh_optimizer_gives(row, flat, tmp_path):
+    """The way of torch's tutorial: the state of the fresh optimizer is the template that the files are read into."""
+    options = StateDictOptions(flatten_optimizer_state_dict=flat)
+    numbers = {"momentum": 0.9, "dampening": 0.3, "weight_decay": 0.1}
+    numbers = {name: x for name, x in numbers.items() if name in row.ours.rule.hyper_parameters}
+    whole = network()
+    trained(whole, row.ours(whole.parameters(), lr=0.01, **numbers), range(8))
+    model = network()
+    first = row.ours(model.parameters(), lr=0.01, **numbers)
+    trained(model, first, range(5))
+    checkpoint.save({"opt": get_optimizer_state_dict(model, first, options=options)}, checkpoint_id=tmp_path)
+    resumed = network(1)
+    resumed.load_state_dict(model.state_dict())
+    second = row.ours(resumed.parameters(), lr=0.01, **numbers)
+    template = {"opt": get_optimizer_state_dict(resumed, second, options=options)}
+    checkpoint.load(template, checkpoint_id=tmp_path)
+    set_optimizer_state_dict(resumed, second, template["opt"], options=options)
+    trained(resumed, second, range(5, 8))
+    assert same_bits(resumed, whole)
+
+
+def test_placeholders_that_nothing_was_read_into_are_no_state():
+    model, twin = network(), network()
+    optimizer, alone = (descend.SGD(m.parameters(), lr=0.1, momentum=0.9, dampening=0.5) for m in (model, twin))
+    state = get_optimizer_state_dict(model, optimizer)
+    assert all("momentum_buffer" in entry for entry in state["state"].values())
+    trained(model, optimizer, range(3))
+    trained(twin, alone, range(3))
+    assert same_bits(model, twin)
 
 
 def test_an_optimizer_that_keeps_no_state_is_read_in_mid_training():

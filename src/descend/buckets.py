@@ -297,8 +297,9 @@ def _kind_of_bucket(formula: Formula, gradient: Tensor, step: Step, group: dict[
     taken_as = sparsity.taken_as(formula) if gradient.is_sparse else None
     if taken_as is None:
         raise RuntimeError(arguments.sparse_message(formula.rule.title, sparsity.obstacle(formula)))
-    whole = taken_as is sparsity.DENSE or group["differentiable"] or step.options.stochastic_rounding
-    return StepBucket if whole else RowsBucket
+    has_rows = gradient.sparse_dim() > 0  # that of a single number has none
+    by_rows = taken_as is sparsity.ROWS and has_rows and not group["differentiable"]
+    return RowsBucket if by_rows and not step.options.stochastic_rounding else StepBucket
 
 
 class _Memory:

@@ -35,25 +35,30 @@ def of_process() -> str | None:
     return "this process was forked, without the threads of its parent" if _forked else compiler.unavailable()
 
 
-def check_demands(groups: Sequence[Mapping[str, Any]], backend: str, reasons: Mapping[int, str] | None = None) -> None:
+def check_demands(
+    groups: Sequence[Mapping[str, Any]], backend: str, reasons: Mapping[int, str] | None = None, *, first: int = 0
+) -> None:
     """Refuse a kernel that was asked for, by `fused=True` or `backend="cpp"`, and cannot be.
 
     Args:
         groups: param groups.
         backend: the optimizer's.
         reasons: why parameters step eagerly, by their ids; None looks at what is known before the first step (of a
-            meta tensor, which is given its memory later, nothing is).
+            meta tensor, which is given its memory later, nothing is, and a frozen one may never be stepped).
+        first: the place of the first group among the optimizer's.
 
     Raises:
         RuntimeError: with the first parameter that no kernel can step, and why.
     """
-    for index, group in enumerate(groups):
+    for index, group in enumerate(groups, first):
         if backend != "cpp" and not group["fused"]:
             continue
         asked = "backend='cpp'" if backend == "cpp" else "`fused=True`"
         for number, param in enumerate(group["params"]):
             if reasons is not None:
                 reason = reasons.get(id(param))
+            elif not param.requires_grad and param.grad is None:
+                continue
             else:
                 reason = of_process() or of_group(group, backend) or (None if param.is_meta else of_memory(param))
             if reason is not None:

@@ -6,6 +6,7 @@ import difflib
 import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from numbers import Real
 from operator import call, is_, itemgetter
 from typing import Any, Final
 
@@ -78,11 +79,12 @@ def at(value: Any, s: int) -> Any:
     """The value in force after `s` applied steps: a schedule's number; plain Python numbers for NumPy's."""
     if isinstance(value, Schedule):
         return float(value(s))
-    if isinstance(value, (tuple, list)):
-        return type(value)(at(v, s) for v in value)
-    return (
-        value.item() if isinstance(value, np.generic) or (isinstance(value, np.ndarray) and value.ndim == 0) else value
-    )
+    if isinstance(value, (np.generic, np.ndarray)):
+        value = value.tolist()
+    if isinstance(value, Sequence) and not isinstance(value, str):  # also what configuration libraries have for lists
+        numbers = [at(v, s) for v in value]
+        return numbers if isinstance(value, list) else tuple(numbers)
+    return value
 
 
 def check_names(given: Collection[str], rule: Rule, params: Any) -> None:
@@ -209,7 +211,7 @@ def _check_number(name: str, value: Any, index: int | None) -> None:
         if value.device.type != "cpu":  # to read it would wait for the device, and cannot be captured in a graph
             return
         number = float(value.detach())
-    elif isinstance(value, (int, float)) and not isinstance(value, bool):
+    elif _is_real(value):
         number = float(value)
     else:
         raise TypeError(f"{name} takes a number, a 1-element tensor or a schedule, not {value!r}")
@@ -217,6 +219,33 @@ def _check_number(name: str, value: Any, index: int | None) -> None:
     if not limit.admits(number):
         sentence = limit.sentence.format(name=name, value=value, index=index)
         raise ValueError(f"{sentence}; {name} must lie in {limit.interval}")
+
+
+def _is_real(value: Any) -> bool:
+    """Whether a value is a number, NumPy's included, which a scheduler may write whose function is NumPy's."""
+    if isinstance(value, bool):
+        return False
+    return isinstance(value, Real) or (isinstance(value, np.ndarray) and not value.ndim)
+
+
+def check_loaded(
+    rules: Sequence[Rule],
+    groups: Sequence[Mapping[str, Any]],
+    loaded: Sequence[Mapping[str, Any]],
+    scheduled: Mapping[tuple[int, str], Any],
+) -> None:
+    """Refuse param groups with values that no step may be taken with, as `check` does, before they are put in force.
+
+    Args:
+        rules, groups: the optimizer's; what a loaded group lacks stays as it is in these.
+        loaded: the groups to put in force.
+        scheduled: the numbers that schedules will write over theirs.
+    """
+    written: dict[int, dict[str, Any]] = {}
+    for (i, name), number in scheduled.items():
+        written.setdefault(i, {})[name] = number
+    for i, (rule, group, new) in enumerate(zip(rules, groups, loaded, strict=True)):
+        check(rule, {**group, **new, **written.get(i, {})})
 
 
 def check_scheduled(rule: Rule, values: Mapping[str, Any]) -> None:

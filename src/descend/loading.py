@@ -11,7 +11,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, field
-from itertools import chain
+from functools import cache
 from typing import Any, NamedTuple
 
 import torch
@@ -19,11 +19,11 @@ from torch import Tensor
 
 from descend.backends.eager import EXACT_IN_FLOAT32, scalar_dtype
 from descend.caution import warn
+from descend.matching import Groups, Matching, match
 from descend.options import AVERAGE_SLOT
 from descend.rule import Formula, Rule
+from descend.rules import catalog
 from descend.state import FORMAT
-
-Groups = list[dict[str, Any]]
 
 
 class Mismatch(NamedTuple):
@@ -31,7 +31,7 @@ class Mismatch(NamedTuple):
 
     Attributes:
         missing: names of the optimizer's parameters that the state dict does not know.
-        unexpected: names in the state dict that the optimizer does not have.
+        unexpected: names in the state dict that the optimizer does not have, and state that another rule keeps.
         reshaped: names of parameters whose state has another shape.
     """
 
@@ -61,6 +61,7 @@ def load(
     state_dict: Mapping[str, Any],
     groups: Groups,
     rules: Sequence[Rule],
+    usual: Rule,
     state_dtype: torch.dtype | None = None,
     strict: bool = True,
 ) -> Loaded:
@@ -72,6 +73,7 @@ def load(
     Args:
         state_dict: of `torch.optim.Optimizer.state_dict`'s form.
         groups, rules: the optimizer's.
+        usual: the rule of groups without one of their own.
         state_dtype: the optimizer's option.
         strict: raise where anything does not match; else leave it out. Then groups that were saved with other
             parameters keep the optimizer's numbers.
@@ -79,55 +81,42 @@ def load(
     Raises:
         TypeError: for what is no state dict.
         ValueError: for a later format; without names, for groups of another number or size (torch's messages); and, if
-            strict, for whatever else does not match.
+            strict, for whatever else does not match; for groups that were stepped by other rules.
     """
     _check_form(state_dict)
     saved_groups = deepcopy(state_dict["param_groups"])
     _check_format(saved_groups)
-    if _are_named(groups) and _are_named(saved_groups):
-        matching = _by_name(groups, saved_groups)
-    else:
-        matching = _by_place(groups, saved_groups)
+    matching = match(groups, saved_groups)
     loaded = Loaded({}, matching.groups, Mismatch(matching.missing, matching.unexpected, []))
     rule_of = {param: rule for rule, group in zip(rules, groups, strict=True) for param in group["params"]}
     state: defaultdict[Any, Any] = defaultdict(dict)
-    foreign: dict[str, list[str]] = {}
     for key, entry in state_dict["state"].items():
         if key not in matching.params:
-            if key not in matching.left_out:
+            if isinstance(entry, Mapping) and key not in matching.left_out:
+                loaded.mismatch.unexpected.append(f"the state under {key!r}, which no group lists")
+            elif key not in matching.left_out:
                 state[key] = entry
             continue
         param, name = matching.params[key]
-        reshaped = _reshaped(entry, param, rule_of[param])
-        if reshaped is not None:
-            loaded.mismatch.reshaped.append(f"{name} ({reshaped})")
+        damaged = _damaged(entry, param, rule_of[param])
+        if damaged is not None:
+            loaded.mismatch.reshaped.append(f"{name} ({damaged})")
             continue
-        for unknown in _of_another_rule(entry, param, rule_of[param]):
-            foreign.setdefault(unknown, []).append(name)
+        strangers = _of_another_rule(entry, rule_of[param])
+        if strangers:
+            entry = {k: value for k, value in entry.items() if k not in strangers}
+            loaded.mismatch.unexpected.append(f"{', '.join(sorted(strangers))} of {name}")
         state[param] = _owned(entry, param, rule_of[param], state_dtype, loaded.widened, name)
     loaded.state = state
     if strict:
-        _refuse(matching, loaded.mismatch, foreign)
+        _refuse(matching, loaded.mismatch)
+    _check_rules(matching.groups, rules, usual)
+    _settle_numbers(matching.groups, rules, strict)
     steps = clock(saved_groups, state)
     for group in loaded.groups:
         if steps is not None:
             group["applied_steps"] = steps
     return loaded
-
-
-def check_rules(groups: Groups, rules: Sequence[Rule], usual: Rule) -> None:
-    """Refuse loaded param groups that were stepped by other rules.
-
-    Raises:
-        ValueError: naming the group and both rules; a group without a rule of its own has the `usual` one.
-    """
-    for i, (rule, group) in enumerate(zip(rules, groups, strict=True)):
-        expected = rule.name if rule is not usual else None
-        if group.get("rule") != expected:
-            raise ValueError(
-                f"loaded state dict steps param group {i} by rule {group.get('rule') or 'of the class'!r}, and the "
-                f"optimizer by {expected or usual.name!r}; build it with the rules it was saved with"
-            )
 
 
 def note_widening(widened: Sequence[str]) -> None:
@@ -204,35 +193,25 @@ def _keep_scalars_in_tensors(rule: Rule, entry: dict[str, Any], device: torch.de
             entry[key] = entry[key].to(device)
 
 
-@dataclass
-class _Matching:
-    """Which saved parameter is which of the optimizer's.
-
-    Attributes:
-        groups: the optimizer's param groups as they will be.
-        params: by the saved key, the parameter and its name in messages.
-        left_out: the saved keys that no parameter takes.
-        regrouped: indices of groups that were saved with other parameters.
-    """
-
-    groups: Groups
-    params: dict[Any, tuple[Tensor, str]]
-    missing: list[str] = field(default_factory=list)
-    unexpected: list[str] = field(default_factory=list)
-    left_out: set[Any] = field(default_factory=set)
-    regrouped: list[int] = field(default_factory=list)
-
-
 def _check_form(state_dict: Any) -> None:
-    is_mapping = isinstance(state_dict, Mapping)
-    if not is_mapping or not (
-        isinstance(state_dict.get("state"), Mapping) and isinstance(state_dict.get("param_groups"), (list, tuple))
-    ):
-        found = sorted(map(str, state_dict)) if is_mapping else type(state_dict).__name__
+    if not isinstance(state_dict, Mapping):
         raise TypeError(
-            "an optimizer's state dict has a dict under 'state' and a list under 'param_groups'; this is "
-            f"{found}: pass what optimizer.state_dict() returned, as torch.load reads it back"
+            f"an optimizer's state dict is a dict, and this is a {type(state_dict).__name__}; pass what "
+            "optimizer.state_dict() returned, as torch.load reads it from a file"
         )
+    parts = {"state": (Mapping, "a dict"), "param_groups": ((list, tuple), "a list")}
+    for part, (kind, described) in parts.items():
+        if not isinstance(state_dict.get(part), kind):  # type: ignore[arg-type]
+            within = [key for key, x in state_dict.items() if isinstance(x, Mapping) and parts.keys() <= x.keys()]
+            hint = f"; state_dict[{within[0]!r}] looks like one" if within else ""
+            found = f"{part!r} is a {type(state_dict[part]).__name__}" if part in state_dict else "this has none"
+            raise TypeError(f"an optimizer's state dict has {described} under {part!r}, and {found}{hint}")
+    for index, group in enumerate(state_dict["param_groups"]):
+        if not isinstance(group, Mapping) or not isinstance(group.get("params"), (list, tuple)):
+            raise TypeError(f"param group {index} of the state dict is to be a dict with a list under 'params'")
+        clock = group.get("applied_steps", 0)
+        if type(clock) is not int or clock < 0:
+            raise ValueError(f"param group {index} has applied_steps={clock!r}, which is to be a number of steps")
 
 
 def _check_format(saved_groups: Groups) -> None:
@@ -244,77 +223,19 @@ def _check_format(saved_groups: Groups) -> None:
         )
 
 
-def _are_named(groups: Groups) -> bool:
-    """Whether every parameter has a name, and no two the same."""
-    if not all(len(group.get("param_names") or ()) == len(group["params"]) for group in groups):
-        return False
-    names = [_plain(name) for group in groups for name in group["param_names"]]
-    return len(names) == len(set(names))
-
-
-def _plain(name: str) -> str:
-    """A parameter's name without what wrappers put before it: DistributedDataParallel's, and torch.compile's."""
-    return ".".join(part for part in name.removeprefix("module.").split(".") if part != "_orig_mod")
-
-
-def _by_place(groups: Groups, saved_groups: Groups) -> _Matching:
-    if len(groups) != len(saved_groups):
-        raise ValueError(
-            "loaded state dict has a different number of parameter groups: "
-            f"{len(saved_groups)}, and the optimizer has {len(groups)}; build it with the groups it was saved with"
-        )
-    for index, (group, saved) in enumerate(zip(groups, saved_groups, strict=True)):
-        if len(group["params"]) != len(saved["params"]):
-            raise ValueError(
-                "loaded state dict contains a parameter group that doesn't match the size of optimizer's group: "
-                f"group {index} was saved with {len(saved['params'])} parameters and has {len(group['params'])}"
-            )
-    keys = chain.from_iterable(saved["params"] for saved in saved_groups)
-    params = chain.from_iterable(group["params"] for group in groups)
-    matching = _Matching(saved_groups, {key: (param, str(key)) for key, param in zip(keys, params, strict=True)})
-    for group, saved in zip(groups, saved_groups, strict=True):
-        saved["params"] = group["params"]
-        if "param_names" in group:
-            saved.setdefault("param_names", group["param_names"])
-    return matching
-
-
-def _by_name(groups: Groups, saved_groups: Groups) -> _Matching:
-    keys = {
-        _plain(name): key
-        for saved in saved_groups
-        for name, key in zip(saved["param_names"], saved["params"], strict=True)
-    }
-    ours = {
-        _plain(name): param
-        for group in groups
-        for name, param in zip(group["param_names"], group["params"], strict=True)
-    }
-    matching = _Matching(
-        [],
-        {key: (ours[name], name) for name, key in keys.items() if name in ours},
-        [name for name in ours if name not in keys],
-        [name for name in keys if name not in ours],
-        {key for name, key in keys.items() if name not in ours},
-    )
-    known = {frozenset(map(_plain, saved["param_names"])): saved for saved in saved_groups}
-    for index, group in enumerate(groups):
-        counterpart = known.get(frozenset(map(_plain, group["param_names"])))
-        if counterpart is None:
-            matching.regrouped.append(index)
-        own = {"params": group["params"], "param_names": group["param_names"]}
-        matching.groups.append({**(group if counterpart is None else counterpart), **own})
-    return matching
-
-
-def _reshaped(entry: Any, param: Tensor, rule: Rule) -> str | None:
-    """The first value that should have the parameter's shape and has another."""
+def _damaged(entry: Any, param: Tensor, rule: Rule) -> str | None:
+    """What a step could not be written into, or read from: the first such value of a parameter's state."""
     if not isinstance(entry, Mapping):
-        return None
+        return f"{entry!r} and no dict"
     for key in [AVERAGE_SLOT.key, *(slot.key for slot in rule.slots.values() if slot.shape == "like")]:
         value = entry.get(key)
         if isinstance(value, Tensor) and value.shape != param.shape:
             return f"{key!r} of shape {tuple(value.shape)} for a parameter of shape {tuple(param.shape)}"
+        if isinstance(value, Tensor) and not (value.is_floating_point() or value.is_complex()):
+            return f"{key!r} of type {value.dtype}"
+    for key in _single_values(rule) & entry.keys():
+        if not (isinstance(entry[key], (int, float)) or (isinstance(entry[key], Tensor) and entry[key].numel() == 1)):
+            return f"{key!r}, which is no single number"
     return None
 
 
@@ -323,16 +244,15 @@ def _single_values(rule: Rule) -> set[str]:
     return {"step", *(slot.key for slot in rule.slots.values() if slot.shape != "like")}
 
 
-def _of_another_rule(entry: Any, param: Tensor, rule: Rule) -> Iterable[str]:
-    """The keys of tensors of the parameter's shape that its rule does not keep."""
-    if not isinstance(entry, Mapping):
-        return []
-    known = {"step", AVERAGE_SLOT.key, *(slot.key for slot in rule.slots.values())}
-    return [
-        key
-        for key, value in entry.items()
-        if isinstance(value, Tensor) and key not in known and value.shape == param.shape
-    ]
+def _of_another_rule(entry: Any, rule: Rule) -> set[str]:
+    """The keys under which rules of the library keep state and this one does not; what nobody keeps is the user's."""
+    own = {AVERAGE_SLOT.key, *(slot.key for slot in rule.slots.values())}
+    return (set(entry) & _kept_by_rules()) - own if isinstance(entry, Mapping) else set()
+
+
+@cache
+def _kept_by_rules() -> frozenset[str]:
+    return frozenset(slot.key for rule in catalog().values() for slot in rule.slots.values())
 
 
 def _owned(
@@ -354,7 +274,8 @@ def _owned(
             dtype = _kept_type(value, own_types.get(key, param.dtype), None if key in own_types else state_dtype)
             if state_dtype is None and dtype.itemsize > value.dtype.itemsize:
                 widened.append(f"{key} of {name}")
-            owned[key] = value.detach().to(device=param.device, dtype=dtype, copy=True)
+            dense = value.to_dense() if value.is_sparse else value  # torch's SGD keeps a sparse momentum
+            owned[key] = dense.detach().to(device=param.device, dtype=dtype, copy=True)
     return owned
 
 
@@ -368,27 +289,59 @@ def _kept_type(value: Tensor, usual: torch.dtype, asked: torch.dtype | None) -> 
     return usual if usual.itemsize > value.dtype.itemsize else value.dtype
 
 
-def _refuse(matching: _Matching, mismatch: Mismatch, foreign: Mapping[str, list[str]]) -> None:
+def _refuse(matching: Matching, mismatch: Mismatch) -> None:
     """Raise for everything at once that does not match."""
     said = [
         f"{what}: {_listed(names)}"
         for what, names in [
             ("missing, as the optimizer has them and the state does not", mismatch.missing),
-            ("unexpected, as the state has them and the optimizer does not", mismatch.unexpected),
-            ("of another shape, perhaps since the parameters stand in another order", mismatch.reshaped),
-            *((f"with {key!r}, which their rule does not keep", names) for key, names in foreign.items()),
+            ("unexpected, as the state has them and the optimizer or its rule does not", mismatch.unexpected),
+            ("whose state is of another shape or none, perhaps as they stand in another order", mismatch.reshaped),
         ]
         if names
     ]
     if matching.regrouped and not (mismatch.missing or mismatch.unexpected):
-        said.append(f"groups saved with other parameters: {_listed(map(str, matching.regrouped))}")
+        raise ValueError(
+            f"loaded state dict does not fit the optimizer: its groups hold other parameters than param groups "
+            f"{_listed(map(str, matching.regrouped))}. Build the optimizer as it was saved, or call "
+            "load_state_dict(state_dict, strict=False), which takes the state by name and keeps these groups' numbers"
+        )
     if said:
         raise ValueError(
-            "loaded state dict does not fit the optimizer. Parameters "
-            + "; ".join(said)
-            + ". Build the optimizer as it "
+            f"loaded state dict does not fit the optimizer. Parameters {'; '.join(said)}. Build the optimizer as it "
             "was saved, or call load_state_dict(state_dict, strict=False), which loads what fits and returns the rest"
         )
+
+
+def _check_rules(groups: Groups, rules: Sequence[Rule], usual: Rule) -> None:
+    for i, (rule, group) in enumerate(zip(rules, groups, strict=True)):
+        expected = rule.name if rule is not usual else None
+        if group.get("rule") != expected:
+            raise ValueError(
+                f"loaded state dict steps param group {i} by rule {group.get('rule') or 'of the class'!r}, and the "
+                f"optimizer by {expected or usual.name!r}; build it with the rules it was saved with"
+            )
+
+
+def _settle_numbers(groups: Groups, rules: Sequence[Rule], strict: bool) -> None:
+    """Raise for groups whose hyper-parameters are those of another rule, which may keep state under the same keys.
+
+    If not strict, those that the rule does not have are left out.
+    """
+    every = {name for rule in catalog().values() for name in rule.hyper_parameters} - {"decoupled_weight_decay"}
+    for index, (group, rule) in enumerate(zip(groups, rules, strict=True)):
+        own = rule.hyper_parameters.keys()
+        more = sorted((every & group.keys()) - own)
+        less = sorted(own - group.keys()) if "state_format" in group else []  # torch's older versions lack some
+        if strict and (more or less):
+            said = [f"it has {', '.join(more)}"] * bool(more) + [f"it lacks {', '.join(less)}"] * bool(less)
+            raise ValueError(
+                f"param group {index} of the loaded state dict was saved by another rule than {rule.name}: "
+                f"{' and '.join(said)}. descend.checkpoint.convert says whether two rules are one; strict=False loads "
+                "what fits"
+            )
+        for name in more:
+            del group[name]
 
 
 def _listed(names: Iterable[str], most: int = 8) -> str:

@@ -16,12 +16,13 @@ from typing import Any, ClassVar
 
 import torch
 
-from descend import arguments, initialization, loading, options, stepping
+from descend import arguments, loading, options, stepping
 from descend import hyper_parameters as hyper
 from descend import state as states
 from descend.buckets import Step
 from descend.eligibility import check_demands
 from descend.fused import FusedStep
+from descend.initialization import Initialization
 from descend.interrupts import HeldBack
 from descend.options import Options, extended
 from descend.rule import Formula, Rule
@@ -63,7 +64,6 @@ class Optimizer(torch.optim.Optimizer):
     _holds_averages = False
     _fused: FusedStep
     _seen: hyper.Seen
-    _rates: list[Any]
     _constants: ClassVar[dict[str, Any]] = {}  # what torch's class of this name keeps in its groups and never reads
 
     def __init__(
@@ -109,12 +109,12 @@ class Optimizer(torch.optim.Optimizer):
         self._schedules = Schedules()
         self._forget_tables()
         self._start = int(step)
+        self._initialization = Initialization()
         hyper.check_names(hyper_parameters, rule, params)
         try:
             super().__init__(params, {**self._values(rule), **flags, **self._constants})
         except (TypeError, ValueError) as error:
             raise arguments.with_remedy(error) from None
-        check_demands(self.param_groups, backend)
         self.defaults.update({name: hyper.at(value, step) for name, value in self.defaults.items()})
 
     def _values(self, rule: Rule) -> dict[str, Any]:
@@ -145,7 +145,7 @@ class Optimizer(torch.optim.Optimizer):
         arguments.check_group(group)
         differentiable = group.get("differentiable", self.defaults["differentiable"])
         self.options.check_rule(rule, differentiable=bool(differentiable))
-        clock = self.applied_steps
+        clock, count = self.applied_steps, len(self.param_groups)
         values = {**self._values(rule), **{k: v for k, v in group.items() if k in rule.hyper_parameters}}
         hyper.check_scheduled(rule, values)
         numbers = self._schedules.add_group(values, clock)
@@ -157,9 +157,10 @@ class Optimizer(torch.optim.Optimizer):
             hyper.check(rule, numbers)
             extra = {"rule": rule.name} if rule is not self._rule else {}
             super().add_param_group({**group, **numbers, **extra})
+            check_demands(self.param_groups[count:], self.options.backend, first=count)
         except BaseException as error:
             self._schedules.drop_last_group()
-            del self._rules[-1]
+            del self._rules[-1], self.param_groups[count:]
             raise (arguments.with_remedy(error) if isinstance(error, (TypeError, ValueError)) else error) from None
         finally:
             self.defaults = constructor_defaults
@@ -170,7 +171,7 @@ class Optimizer(torch.optim.Optimizer):
         alike = [known for known, its in zip(self._known_groups, self._rules, strict=False) if its is rule]
         added.update(states.optimizer_slots(rule, numbers, alike))
         self._known_groups.append(added)
-        self._note_rates()
+        self._initialization.note_rates(self.param_groups)
 
     def _follow_groups(self) -> None:
         """Keep rules and schedules beside their groups where somebody has taken groups out of `param_groups`."""
@@ -185,7 +186,7 @@ class Optimizer(torch.optim.Optimizer):
         self._schedules.keep(kept)
         self._known_groups = list(groups)
         self._forget_tables()
-        self._note_rates()
+        self._initialization.note_rates(self.param_groups)
 
     def set_schedule(self, name: str, value: Any, group: int | None = None) -> None:
         """Put a number or a schedule in force from the next step on; groups added later take the constructor's.
@@ -214,7 +215,7 @@ class Optimizer(torch.optim.Optimizer):
             self._schedules.replace(i, self.param_groups[i], name, value, self.applied_steps)
             hyper.keep_rate_on_device(self.param_groups[i])
         self._forget_tables()  # what is scheduled is active even where its number is 0, and so stays the same
-        self._note_rates()
+        self._initialization.note_rates(self.param_groups)
 
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """Take one step.
@@ -245,8 +246,8 @@ class Optimizer(torch.optim.Optimizer):
         if closure is not None and not callable(closure):
             raise TypeError(f"closure takes a function that returns the loss, not {closure!r}")
         loss = None
-        if closure is None and initialization.create_if_asked(
-            self.param_groups, self._rules, self.state, self._rates, self._formula
+        if closure is None and self._initialization.take_if_asked(
+            self.param_groups, self._rules, self.state, self._formula
         ):
             return None
         if closure is not None:
@@ -263,6 +264,7 @@ class Optimizer(torch.optim.Optimizer):
 
     def _step(self) -> None:
         self._follow_groups()
+        self._initialization.drop_placeholders()
         driven = self._schedules.settle(self.param_groups, self.applied_steps)
         changed = self._seen.changed(self._rules, self.param_groups)
         for i in changed:
@@ -287,11 +289,7 @@ class Optimizer(torch.optim.Optimizer):
                     group["applied_steps"] += 1
                 self._schedules.put(self.param_groups, upcoming)
                 if not self.state:
-                    self._note_rates()
-
-    def _note_rates(self) -> None:
-        """Remember the rates that stand in the groups, to know those that somebody else writes there."""
-        self._rates = [group.get("lr") for group in self.param_groups]
+                    self._initialization.note_rates(self.param_groups)
 
     def _formula(self, index: int, ndim: int, names: Collection[str] | None = None) -> Formula:
         """The variant of a group; without `names`, of a step whose gradients hold no scale."""
@@ -327,11 +325,14 @@ class Optimizer(torch.optim.Optimizer):
             if replaced is not None:
                 state_dict = replaced
         self._follow_groups()
-        loaded = loading.load(state_dict, self.param_groups, self._rules, self.options.state_dtype, strict)
-        loading.check_rules(loaded.groups, self._rules, self._rule)
+        dtype = self.options.state_dtype
+        loaded = loading.load(state_dict, self.param_groups, self._rules, self._rule, dtype, strict)
         clock = loading.clock(loaded.groups, loaded.state)
-        self._schedules.upcoming(self._schedules.keys(), self._start if clock is None else clock)  # fails now or never
+        scheduled = self._schedules.upcoming(self._schedules.keys(), self._start if clock is None else clock)
+        hyper.check_loaded(self._rules, self.param_groups, loaded.groups, scheduled)
         self.__setstate__({"state": loaded.state, "param_groups": loaded.groups})
+        if clock is None:
+            self._schedules.note_start(self._start)
         loading.note_widening(loaded.widened)
         loading.note_lacking(self.param_groups, self.state, self._formula)
         for post_hook in self._optimizer_load_state_dict_post_hooks.values():
@@ -353,17 +354,16 @@ class Optimizer(torch.optim.Optimizer):
         previous = None if "_rules" in state else self.param_groups  # pickle and deepcopy bring all that there is
         super().__setstate__(state)
         self._forget_tables()
+        self._initialization = Initialization()
         if previous is not None:
             self._take_over(previous)
-        self._note_rates()
+        self._initialization.note_rates(self.param_groups)
 
     def _take_over(self, previous: list[dict[str, Any]]) -> None:
         """Complete what was loaded, set the clock, and put the schedules in force."""
         self._known_groups = list(self.param_groups)
         clock = loading.clock(self.param_groups, self.state)
-        if clock is None:
-            clock = self._start
-            self._schedules.note_start(clock)
+        clock = self._start if clock is None else clock
         loading.complete(self.param_groups, previous, self._rules, arguments.FLAGS, self._constants, self.state)
         for group in self.param_groups:
             group["applied_steps"] = clock

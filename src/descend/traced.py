@@ -227,7 +227,7 @@ def begin_step(ticket: Tensor, size: int) -> Tensor:
         group["applied_steps"] += 1
     optimizer._schedules.put(optimizer.param_groups, upcoming)
     if not optimizer.state:
-        optimizer._note_rates()
+        optimizer._initialization.note_rates(optimizer.param_groups)
     ticket[1] += 1
     return numbers
 
