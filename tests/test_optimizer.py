@@ -1,5 +1,6 @@
 """The optimizer: torch's contract, groups, schedules and the clock, and errors before anything changes."""
 
+import collections
 import copy
 import inspect
 import pickle
@@ -136,8 +137,53 @@ def test_bad_parameters_raise_torch_s_message_and_the_remedy(make, error, remedy
 
 def test_a_remedy_is_said_once():
     with pytest.raises(TypeError) as error:
-        descend.AdamW({"a": 1})
+        descend.AdamW([1.0])
     assert str(error.value).count("pass model.parameters()") == 1
+
+
+def test_what_was_meant_is_named():
+    p = parameters()
+    for make, error, message in [
+        (lambda: descend.AdamW({"a": p[0]}), TypeError, r"params\.items\(\)"),
+        (lambda: descend.AdamW([{"param": p}]), TypeError, "needs 'params'.* has 'param'"),
+        (lambda: descend.Optimizer(descend.rules.adamw, p), TypeError, r"the order is Optimizer\(params, rule\)"),
+        (lambda: descend.AdamW(p).set_schedule("lr", 0.1, group=7), IndexError, "group=7: there are 1 param groups"),
+    ]:
+        with pytest.raises(error, match=message) as raised:
+            make()
+        assert len(str(raised.value)) < 300
+
+
+def test_hyper_parameters_of_another_rule_in_a_group_are_noticed():
+    with pytest.warns(UserWarning, match="'momentum', which rule adamw does not read"):
+        descend.AdamW([{"params": parameters(), "momentum": 0.9}])
+    with pytest.warns(UserWarning, match="did you mean 'weight_decay'"):
+        descend.AdamW([{"params": parameters(), "weight_deca": 0.9}])
+    descend.AdamW([{"params": parameters(), "name": "backbone", "decoupled_weight_decay": True, "initial_lr": 0.1}])
+
+
+def test_numbers_of_numpy_and_any_sequence_are_taken():
+    p = parameters()
+    optimizer = descend.SGD(p, lr=0.1)
+    scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda epoch: np.float32(0.5))
+    train(optimizer, p, range(1))
+    scheduler.step()
+    train(optimizer, p, range(1, 2))
+    optimizer.param_groups[0]["lr"] = np.int64(1)
+    train(optimizer, p, range(2, 3))
+    for betas in (np.array([0.5, 0.9]), [0.5, 0.9], collections.UserList([0.5, 0.9])):
+        assert list(descend.AdamW(parameters(), betas=betas).param_groups[0]["betas"]) == [0.5, 0.9]
+
+
+def test_a_group_that_no_kernel_can_step_is_not_added():
+    complex_param = torch.ones(2, dtype=torch.complex64, requires_grad=True)
+    optimizer = descend.AdamW(parameters(), fused=True)
+    with pytest.raises(RuntimeError, match="parameter 0 of group 1"):
+        optimizer.add_param_group({"params": [complex_param]})
+    assert len(optimizer.param_groups) == 1
+    frozen = complex_param.detach()
+    optimizer.add_param_group({"params": [frozen]})  # it may never be stepped
+    train(optimizer, optimizer.param_groups[0]["params"], range(2))
 
 
 def test_what_is_no_number_is_refused():

@@ -218,3 +218,13 @@ def test_rules_of_one_s_own_are_decided_on_their_graph():
 
     found = {rule.name: sparsity.taken_as(rule.formula()) for rule in (rows, decays, squares, reduces, divides)}
     assert found == {"rows": "rows", "decays": None, "squares": None, "reduces": None, "divides": None}
+
+
+def test_a_single_number_with_a_sparse_gradient_steps_as_in_torch():
+    values = torch.tensor(2.0, dtype=torch.float64)
+    gradient = torch.sparse_coo_tensor(torch.zeros(0, 1, dtype=torch.long), values[None], ())
+    p, q = (torch.tensor(1.0, dtype=torch.float64, requires_grad=True) for _ in range(2))
+    p.grad, q.grad = gradient, gradient
+    descend.SGD([p], lr=0.1).step()
+    torch.optim.SGD([q], lr=0.1).step()
+    assert torch.equal(p, q)

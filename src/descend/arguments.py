@@ -50,10 +50,29 @@ def listed(params: Any) -> Any:
     """
     if isinstance(params, Tensor):
         return params
+    if isinstance(params, Mapping):
+        raise TypeError(
+            "params argument given to the optimizer should be an iterable of Tensors or dicts, not one dict; "
+            "write params.items() for named parameters, or [params] for one group"
+        )
     if not isinstance(params, Iterable):
         got = type(params).__name__
         raise TypeError(f"params argument given to the optimizer should be an iterable of Tensors or dicts, not {got}")
     return list(params)
+
+
+def chosen_groups(group: int | None, count: int) -> range:
+    """The indices of one param group, or of all.
+
+    Raises:
+        IndexError: if there is no such group.
+    """
+    every = range(count)
+    if group is None:
+        return every
+    if not -count <= group < count:
+        raise IndexError(f"group={group!r}: there are {count} param groups, counted from 0")
+    return every[group:][:1]
 
 
 def check_flags(flags: Mapping[str, Any]) -> None:
@@ -80,12 +99,18 @@ def _check_bools(flags: Mapping[str, Any]) -> None:
             raise TypeError(f"{name} takes {allowed}, not {value!r}")
 
 
-def check_group(group: Mapping[str, Any]) -> None:
-    """Refuse a param group that names an option of the whole optimizer, or whose flags are no bools.
+def check_group(group: Any) -> None:
+    """Refuse a param group without parameters, with an option of the whole optimizer, or with flags that are no bools.
 
     Raises:
         TypeError: naming the option or the flag.
     """
+    if not isinstance(group, dict):
+        raise TypeError(f"param_group must be a dict, but got {type(group)}; write {{'params': [...]}}")
+    if "params" not in group:
+        raise TypeError(
+            f"a param group needs 'params', a list of parameters; this one has {', '.join(map(repr, group))}"
+        )
     _check_bools({name: group[name] for name in FLAGS if name in group})
     for name in OPTIONS:
         if name in group:

@@ -63,10 +63,11 @@ def check_demands(
                 reason = of_process() or of_group(group, backend) or (None if param.is_meta else of_memory(param))
             if reason is not None:
                 option = asked.strip("`").partition("=")[0]
+                named = f" ({group['param_names'][number]})" if "param_names" in group else ""
                 raise RuntimeError(  # begins as torch's
                     f"{asked} requires all the params to be floating point Tensors that a kernel can step, and "
-                    f"parameter {number} of group {index} cannot be stepped by one: {reason}; leave {option} unset to "
-                    "step it eagerly"
+                    f"parameter {number} of group {index}{named} cannot be stepped by one: {reason}; leave {option} "
+                    "unset to step it eagerly"
                 )
 
 

@@ -100,12 +100,19 @@ def check_names(given: Collection[str], rule: Rule, params: Any) -> None:
             rule.merged({name: None})
 
 
-def note_misspelt(rule: Rule, group: Mapping[str, Any]) -> None:
-    """Warn of entries in a param group that nothing reads and that look like a hyper-parameter."""
+def note_unread(rule: Rule, group: Mapping[str, Any], kept: Collection[str]) -> None:
+    """Warn of hyper-parameters in a param group that its rule does not read; other entries are the user's own.
+
+    `kept` are those that torch's class of the name holds and does not read.
+    """
     for name in group:
+        if name in rule.hyper_parameters or name in kept:
+            continue
         near = difflib.get_close_matches(str(name), rule.hyper_parameters, n=1, cutoff=0.8)
-        if name not in rule.hyper_parameters and near:
+        if near:
             warn(f"a param group has {name!r}, which nothing reads; did you mean {near[0]!r}?")
+        elif name in LIMITS:
+            warn(f"a param group has {name!r}, which rule {rule.name} does not read")
 
 
 def keep_rate_on_device(group: dict[str, Any]) -> None:

@@ -88,7 +88,8 @@ class Optimizer(torch.optim.Optimizer):
     ) -> None:
         if not isinstance(rule, Rule):
             raise TypeError(
-                f"rule must be an update rule such as descend.rules.adamw or a function under @rule: {rule!r}"
+                "rule must be an update rule such as descend.rules.adamw or a function under @rule, not a "
+                f"{type(rule).__name__}; the order is Optimizer(params, rule)"
             )
         self.options = Options(backend, state_dtype, stochastic_rounding, clip_norm, clip_value, ema_decay, seed)
         if not arguments.is_count(step):
@@ -135,14 +136,12 @@ class Optimizer(torch.optim.Optimizer):
 
         Raises as the constructor does, before anything is added.
         """
-        if not isinstance(param_group, dict):
-            raise TypeError(f"param_group must be a dict, but got {type(param_group)}; write {{'params': [...]}}")
+        arguments.check_group(param_group)
         self._follow_groups()
         group = dict(param_group)
         rule = group.pop("rule", self._rule)
         if not isinstance(rule, Rule):
             raise TypeError(f"rule of a param group must be an update rule such as descend.rules.adamw: {rule!r}")
-        arguments.check_group(group)
         differentiable = group.get("differentiable", self.defaults["differentiable"])
         self.options.check_rule(rule, differentiable=bool(differentiable))
         clock, count = self.applied_steps, len(self.param_groups)
@@ -164,7 +163,7 @@ class Optimizer(torch.optim.Optimizer):
             raise (arguments.with_remedy(error) if isinstance(error, (TypeError, ValueError)) else error) from None
         finally:
             self.defaults = constructor_defaults
-        hyper.note_misspelt(rule, group)
+        hyper.note_unread(rule, group, self._constants)
         added = self.param_groups[-1]
         added["applied_steps"], added["state_format"] = clock, FORMAT
         hyper.keep_rate_on_device(added)
@@ -202,8 +201,7 @@ class Optimizer(torch.optim.Optimizer):
             ValueError: if the value is outside its limits at the current step.
         """
         self._follow_groups()
-        every = range(len(self.param_groups))
-        indices = every if group is None else [every[group]]
+        indices = arguments.chosen_groups(group, len(self.param_groups))
         chosen = [i for i in indices if name in self._rules[i].hyper_parameters]
         if not chosen:
             self._rules[indices[0]].merged({name: value})

@@ -53,7 +53,7 @@ _TIMM_OPTIONS: Mapping[str, tuple[Any, str]] = {
 }
 _TORCH_IN_TIMM = [title for title in _TWINS if title not in ("ASGD", "Rprop")]
 _TIMM = {
-    **{f"timm.{title}": _SAME_NAMES[title] for title in _TORCH_IN_TIMM},
+    **{f"timm.{title}": replace(_SAME_NAMES[title], unlike=_TIMM_OPTIONS) for title in _TORCH_IN_TIMM},
     "timm.AdamWLegacy": replace(_ADAMW, groups={"max_lr_snapshot": ()}, unlike=_TIMM_OPTIONS),
     "timm.Lion": Source(("Lion",), groups={"max_lr_snapshot": ()}, unlike=_TIMM_OPTIONS),
     "timm.SGDW": Source(("SGDW",), groups={"max_lr_snapshot": ()}, unlike=_TIMM_OPTIONS),
