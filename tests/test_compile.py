@@ -331,6 +331,7 @@ def test_errors_leave_everything_as_it_was(backend, spoil, error, sentence):
     spoil(optimizer)
     with pytest.raises(error, match=sentence):
         step()
+    assert torch.is_grad_enabled()
     assert optimizer.applied_steps == 2
     assert torch.equal(before[0], weights(optimizer)[0])
     assert all(torch.equal(x, optimizer.state[weights(optimizer)[0]][key]) for key, x in before[1].items())

@@ -1,8 +1,10 @@
 """The language: nodes, ranks, tracing, and errors that teach."""
 
 import copy
+import dis
 import pickle
 import re
+import types
 
 import hypothesis.strategies as st
 import pytest
@@ -10,7 +12,7 @@ import torch
 from hypothesis import given
 
 import descend
-from descend import Slot, active, ema, fresh, maximum, norm, rule, sign, sqrt, where
+from descend import Slot, active, ema, fresh, maximum, norm, rule, sign, sqrt, tracing, where
 from descend.expr import Expr, FormulaError, Rank, apply, g, leaf, p, t, walk
 from descend.rule import Rule
 
@@ -397,3 +399,14 @@ def test_functions_of_torch_are_answered_with_the_vocabulary():
 def test_the_types_of_a_slot_are_named_as_they_are_written():
     with pytest.raises(ValueError, match=r"has dtype torch\.float32; choose one of 'float64', 'float32', 'bfloat16'"):
         Slot("x", dtype=torch.float32)
+
+
+def test_the_place_of_a_call_is_the_same_at_its_instruction_and_behind_its_caches():
+    """Where `f_lasti` stands during a call depends on how the interpreter makes it: torch.compile changes that."""
+    code = test_the_place_of_a_call_is_the_same_at_its_instruction_and_behind_its_caches.__code__
+    begins = [instruction.offset for instruction in dis.get_instructions(code)]
+    ends = [*begins[1:], len(code.co_code)]
+    assert any(end - begin > 2 for begin, end in zip(begins, ends, strict=True))  # some instructions have caches
+    for begin, end in zip(begins, ends, strict=True):
+        for lasti in range(begin, end, 2):
+            assert tracing._instruction(types.SimpleNamespace(f_code=code, f_lasti=lasti)) == begin

@@ -72,8 +72,9 @@ def step(optimizer: Optimizer, closure: Callable[[], Any] | None) -> Any:
         {key: entry[key] for key in reads[place][2] if key in entry}
         for (place, _, _), entry in zip(stepped, entries, strict=True)
     ]
+    # what raises in a graph must do so before no_grad, which would stay in force
+    numbers = torch.ops.descend.begin_step(optimizer._ticket, size)  # type: ignore[attr-defined]
     with torch.no_grad():
-        numbers = torch.ops.descend.begin_step(optimizer._ticket, size)  # type: ignore[attr-defined]
         new_params, new_held = new_values(handle, stepped, held, numbers)
         for (_, p, _), entry, new, values in zip(stepped, held, new_params, new_held, strict=True):
             _write(p, new)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import difflib
+import dis
 import linecache
 import sys
+from bisect import bisect_right
 from collections import Counter
 from collections.abc import Callable, Mapping
 from contextvars import ContextVar
@@ -226,6 +228,16 @@ def activity(values: Mapping[str, Any], scheduled: frozenset[str]) -> dict[tuple
     return answers
 
 
+def _instruction(frame: FrameType) -> int:
+    """Where the instruction begins that a frame is in.
+
+    While a function is called, `f_lasti` stands at the instruction or, where the interpreter calls it without a frame
+    of C in between, at the end of its caches: which of the two changes when torch.compile comes into the process.
+    """
+    begins = [instruction.offset for instruction in dis.get_instructions(frame.f_code)]
+    return begins[bisect_right(begins, frame.f_lasti) - 1]
+
+
 @dataclass
 class Trace:
     """One run of a rule's function on expressions, watching the names that the author gives them."""
@@ -283,7 +295,7 @@ class Trace:
 
     def _number_call(self) -> int:
         frame = self._author_s_frame()
-        offset = -1 if frame is None else frame.f_lasti
+        offset = -1 if frame is None else _instruction(frame)
         self.places.append((offset, sum(place[0] == offset for place in self.places)))
         return len(self.places) - 1
 
