@@ -116,7 +116,7 @@ def note_unread(rule: Rule, group: Mapping[str, Any], kept: Collection[str]) -> 
 
 
 def keep_rate_on_device(group: dict[str, Any]) -> None:
-    """Hold the rate of a group with `capturable=True` in a tensor on their device, for captured graphs."""
+    """Hold the rate of a group with `capturable=True` in a tensor beside its parameters, for captured graphs."""
     rate = group.get("lr")
     if group["capturable"] and isinstance(rate, (int, float)):
         device = group["params"][0].device if group["params"] else torch.device("cpu")
