@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-CONFORMANCE ?= ../shared/conformance/run
+CONFORMANCE ?= $(wildcard ../shared/conformance/run)
 
 .PHONY: demo test test-long conformance check bench stubs snapshots clean
 
@@ -18,6 +18,7 @@ test-long: $(READY)  ## what is slow: kill studies, long fuzzing, browsers
 	$(BIN)/python -m pytest -m long
 
 conformance: $(READY)  ## PyTorch's own optimizer suite for every class, where that runner is
+	@test -n "$(CONFORMANCE)" || { echo "name the suite's runner: make conformance CONFORMANCE=..."; exit 2; }
 	PYTHON=$(BIN)/python $(CONFORMANCE) $$($(BIN)/python tests/torch_suite.py)
 
 check: $(READY)  ## style and types

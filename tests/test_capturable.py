@@ -14,34 +14,33 @@ READERS = ("item", "__float__", "__int__", "__bool__", "__index__", "tolist", "n
 
 
 @pytest.fixture
-def nothing_is_read(monkeypatch):
-    """Reading a number out of a tensor raises; on an accelerator it would wait, and no graph could capture it."""
+def step_that_reads_no_number(monkeypatch):
+    """Takes a step in which reading a number out of a tensor raises: on an accelerator no graph could capture it."""
 
     def refuse(*_):
         raise AssertionError("a number was read from a tensor")
 
-    def forbid():
+    def step(optimizer, params, number):
+        for p, g in zip(params, gradients(number, params), strict=True):
+            p.grad = g
+        # checks of values are for tensors on the CPU, where reading costs nothing
+        monkeypatch.setattr("descend.hyper_parameters._check_number", lambda *_: None)
         for name in READERS:
             monkeypatch.setattr(torch.Tensor, name, refuse)
+        optimizer.step()
+        monkeypatch.undo()
 
-    yield forbid
-    monkeypatch.undo()
+    return step
 
 
 @all_rows
 @pytest.mark.parametrize("foreach", [True, False])
-def test_a_step_reads_no_number(row, foreach, nothing_is_read, monkeypatch, float64):
+def test_a_step_reads_no_number(row, foreach, step_that_reads_no_number, float64):
     for options in row.combinations():
         params = parameters()
         optimizer = row.ours(params, capturable=True, foreach=foreach, backend="eager", **options)
         train(optimizer, params, range(2))
-        for p, g in zip(params, gradients(2, params), strict=True):
-            p.grad = g
-        # checks of values are for tensors on the CPU, where reading costs nothing
-        monkeypatch.setattr("descend.hyper_parameters._check_number", lambda *_: None)
-        nothing_is_read()
-        optimizer.step()
-        monkeypatch.undo()
+        step_that_reads_no_number(optimizer, params, 2)
         assert optimizer.applied_steps == 3
 
 
@@ -56,16 +55,11 @@ def test_equals_the_plain_step(row, backend, float64):
 
 
 @pytest.mark.parametrize("options", [{"clip_norm": 0.1}, {"clip_value": 0.1}, {"ema_decay": 0.9}])
-def test_options_read_no_number(options, nothing_is_read, monkeypatch):
+def test_options_read_no_number(options, step_that_reads_no_number):
     params, plain = parameters(), parameters()
     optimizer = descend.NAdam(params, capturable=True, backend="eager", **options)
     train(optimizer, params, range(3))
-    for p, g in zip(params, gradients(3, params), strict=True):
-        p.grad = g
-    monkeypatch.setattr("descend.hyper_parameters._check_number", lambda *_: None)
-    nothing_is_read()
-    optimizer.step()
-    monkeypatch.undo()
+    step_that_reads_no_number(optimizer, params, 3)
     train(descend.NAdam(plain, **options), plain, range(4))
     assert relative_difference(params, plain) < 1e-6
 
