@@ -94,6 +94,45 @@ def test_what_is_measured_is_saved():
         again.load_state_dict({"count": 1})
 
 
+def test_under_a_scaler_the_gradient_is_scaled_and_the_noise_scale_is_not():
+    model, batch = made()
+    scaler, plain, scaled = torch.amp.GradScaler("cpu", init_scale=1024.0), NoiseScale(), NoiseScale()
+    value = accumulate(loss, model, batch, 20, noise=plain)
+    expected = gradients(model).clone()
+    model.zero_grad()
+    assert accumulate(loss, model, batch, 20, noise=scaled, scaler=scaler) == value
+    torch.testing.assert_close(gradients(model), 1024 * expected)
+    assert scaled.scale == pytest.approx(plain.scale, rel=1e-9)
+    accumulate(lambda m, b: loss(m, b) * 1e308, model, batch, 20, noise=scaled, scaler=scaler)  # overflows
+    assert scaled.count == 1
+
+
+@pytest.mark.skipif(not torch.distributed.is_available(), reason="needs torch.distributed")
+def test_processes_exchange_gradients_once_per_batch():
+    torch.distributed.init_process_group("gloo", store=torch.distributed.HashStore(), rank=0, world_size=1)
+    try:
+        model, batch = made()
+        accumulate(loss, model, batch, 20)
+        expected = gradients(model).clone()
+        model.zero_grad()
+        wrapped, exchanged = nn.parallel.DistributedDataParallel(model), []
+
+        def exchange(_, bucket):
+            exchanged.append(bucket.buffer().numel())
+            done = torch.futures.Future()
+            done.set_result(bucket.buffer())
+            return done
+
+        wrapped.register_comm_hook(None, exchange)
+        accumulate(loss, wrapped, batch, 20)
+        torch.testing.assert_close(gradients(model), expected)
+        assert sum(exchanged) == expected.numel()
+        with pytest.raises(ValueError, match="noise cannot be measured on a model that exchanges gradients"):
+            accumulate(loss, wrapped, batch, 20, noise=NoiseScale())
+    finally:
+        torch.distributed.destroy_process_group()
+
+
 def test_batches_of_any_build():
     model, (inputs, targets) = made()
     for batch, of in (

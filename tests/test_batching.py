@@ -96,7 +96,7 @@ def test_a_run_resumed_within_an_epoch_sees_the_batches_that_were_left():
 def test_processes_share_each_batch(world, drop_last):
     alone = GrowingBatchSampler(100, sizes, seed=1, drop_last=drop_last)
     shares = [
-        GrowingBatchSampler(100, sizes, seed=1, drop_last=drop_last, rank=r, world_size=world) for r in range(world)
+        GrowingBatchSampler(100, sizes, seed=1, drop_last=drop_last, num_replicas=world, rank=r) for r in range(world)
     ]
     for epoch in range(3):
         parts = [batches(share, epoch) for share in shares]
@@ -105,6 +105,17 @@ def test_processes_share_each_batch(world, drop_last):
             joined = [index for part in each for index in part]
             assert set(together) <= set(joined)
             assert len(joined) - len(together) < world
+
+
+@pytest.mark.skipif(not torch.distributed.is_available(), reason="needs torch.distributed")
+def test_processes_are_those_of_torch_distributed(monkeypatch):
+    monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
+    monkeypatch.setattr(torch.distributed, "get_world_size", lambda: 3)
+    monkeypatch.setattr(torch.distributed, "get_rank", lambda: 1)
+    asked = GrowingBatchSampler(100, sizes, num_replicas=3, rank=1)
+    assert batches(GrowingBatchSampler(100, sizes), 1) == batches(asked, 1)
+    alone = batches(GrowingBatchSampler(100, sizes, num_replicas=1, rank=0), 1)
+    assert [len(batch) for batch in alone][:2] == [14, 14]
 
 
 # ---- ghost batch normalization ---------------------------------------------------------------------------------------
@@ -159,7 +170,7 @@ def test_a_ghost_model_can_be_copied_and_pickled():
         (lambda: BatchGrowth(cosine(3), 10, 100).batch_size(3), r"the schedule cosine\(3\) is 0 in epoch 3; give one"),
         (lambda: PerEpoch((), ()), "give one or more epochs"),
         (lambda: GrowingBatchSampler(0, sizes), "examples is 0; give 1 or more"),
-        (lambda: GrowingBatchSampler(9, sizes, rank=2, world_size=2), "rank is 2 of 2; give 0 to world_size - 1"),
+        (lambda: GrowingBatchSampler(9, sizes, num_replicas=2, rank=2), "rank is 2 of 2; give 0 to num_replicas"),
         (lambda: GrowingBatchSampler(9, sizes).set_epoch(0, start=3), "epoch is 0 and start 3"),
         (lambda: len(GrowingBatchSampler(9, lambda epoch: 0)), r"batch_size\(0\) is 0; give a whole number, 1 or more"),
         (lambda: ghost(nn.Linear(2, 2), 8), "the model has no batch normalization"),

@@ -6,7 +6,7 @@ import math
 import pytest
 import torch
 
-from descend import presets
+from descend import Adam, presets
 from descend.schedules import warm_restarts
 
 PERIOD, MULT, STEPS, NORMALIZED = 7, 2, 60, 0.3
@@ -68,6 +68,28 @@ def test_recommended_solutions_stand_at_the_ends_of_runs():
     eta = warm_restarts(100, mult=2)
     assert [eta(end) for end in ends] == [1.0] * 4
     assert all(eta(math.nextafter(end, 0)) < 1e-12 for end in ends)
+
+
+@pytest.mark.parametrize("make", [presets.adamwr, presets.sgdwr])
+def test_the_optimizer_tells_where_runs_end(make):
+    parameter = torch.nn.Parameter(torch.ones(3))
+    optimizer = make([parameter], 5, 2)
+    marked = [] if not optimizer.at_cycle_end else [0]
+    for step in range(1, 80):
+        parameter.grad = torch.ones(3)
+        optimizer.step()
+        if optimizer.at_cycle_end:
+            marked.append(step)
+    assert marked == [5, 15, 35, 75]
+
+
+def test_the_end_of_a_run_is_one_of_any_schedule_in_a_tuple_or_group_too():
+    first, second = torch.nn.Parameter(torch.ones(1)), torch.nn.Parameter(torch.ones(1))
+    groups = [{"params": [first]}, {"params": [second], "betas": (0.9 * warm_restarts(3), 0.999)}]
+    optimizer = Adam(groups, lr=1e-3 * warm_restarts(4), step=9)
+    assert optimizer.at_cycle_end
+    assert [Adam([first], lr=1e-3 * warm_restarts(4), step=step).at_cycle_end for step in (7, 8)] == [False, True]
+    assert not Adam([first]).at_cycle_end
 
 
 def test_the_sheet_s_example_of_normalised_decay():

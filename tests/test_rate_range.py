@@ -3,6 +3,7 @@
 import copy
 import math
 import random
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -276,6 +277,21 @@ def test_the_command_finds_the_known_rate_of_digits(tmp_path, capsys, monkeypatc
     assert [path.name for path in tmp_path.iterdir()] == ["found.svg"]
     interval = commands.range_test("digits", quick=True).interval
     assert interval.low < 0.1 < interval.high  # the rate at the centre of SGD's grid
+
+
+def test_a_picture_without_room_is_an_error_in_a_line(tmp_path, monkeypatch, capsys):
+    def full(*_, **__):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "found.svg").write_text("the one before")
+    monkeypatch.setattr(Path, "replace", full)
+    with pytest.raises(SystemExit) as caught:
+        cli.main(["range-test", "--task", "digits", "--steps", "10", "--seeds", "1", "--out", "found.svg"])
+    assert caught.value.code == 1
+    expected = "descend: found.svg cannot be written (No space left on device); --out names another file\n"
+    assert capsys.readouterr().err == expected
+    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {"found.svg": "the one before"}
 
 
 @pytest.mark.parametrize(

@@ -281,6 +281,19 @@ def test_cycles_end_within_the_length_and_rise(a):
     assert a.length is None or not ends or ends[-1] <= a.length
 
 
+@law(anything)
+def test_a_cycle_ends_where_the_list_says(a):
+    ends = set(itertools.takewhile(lambda end: end <= 200, a.cycles()))
+    assert {s for s in range(201) if a.ends_cycle(s)} == ends
+
+
+def test_the_end_of_a_cycle_far_out_is_found_without_walking():
+    for schedule in (warm_restarts(10), triangular(3, 7), warmup(10) >> warm_restarts(10), 0.5 * warm_restarts(10)):
+        assert schedule.ends_cycle(10**15)
+        assert not schedule.ends_cycle(10**15 + 1)
+    assert clamp(warm_restarts(10, mult=2), low=0.1).ends_cycle(10 * (2**40 - 1))
+
+
 def test_cycles_of_what_is_joined_and_multiplied():
     joined = warmup(5) >> cosine(10) >> linear(3, 1.0, 1.0) >> 0.5 * warm_restarts(4, mult=2)
     assert list(itertools.islice(joined.cycles(), 4)) == [15, 22, 30, 46]

@@ -113,6 +113,15 @@ def test_warm_restarts_where_torch_has_them():
                 assert schedule(s) == pytest.approx(o.param_groups[0]["lr"], rel=0, abs=EXACT), (period, mult, s)
 
 
+@pytest.mark.parametrize(("period", "restart"), [(3, 363), (10, 1210), (100, 12_100)])
+def test_a_restart_that_torch_misses_is_taken_here(period, restart):
+    """Its closed form counts restarts by logarithms: after period * (1 + 3 + ... + 3^4) steps its rate is the floor."""
+    o = optimizer()
+    lr_scheduler.CosineAnnealingWarmRestarts(o, period, 3).step(restart)
+    assert o.param_groups[0]["lr"] == 0.0
+    assert warm_restarts(period, mult=3)(restart) == 1.0
+
+
 # ---- what the papers say ---------------------------------------------------------------------------------------------
 
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -46,11 +47,15 @@ class NoiseScale:
     def add(self, parts: Sequence[float], sizes: Sequence[int], whole: float) -> None:
         """Note a batch: squared norms of its parts' mean gradients, their sizes, and the squared norm of the whole's.
 
+        A batch with a norm that is not finite, as a gradient scaler meets now and then, is left out.
+
         Raises:
             ValueError: there are fewer than two parts.
         """
         if len(parts) < 2 or len(parts) != len(sizes):
             raise ValueError(f"parts are {len(parts)} and sizes {len(sizes)}; give two or more, as many of each")
+        if not all(map(math.isfinite, (*parts, whole))):
+            return
         examples = sum(sizes)
         mean_square = math.fsum(parts) / len(parts)
         inverse = math.fsum(1 / size for size in sizes) / len(sizes)
@@ -80,12 +85,21 @@ class NoiseScale:
         self.count = state_dict["count"]
 
 
-def accumulate(loss: Loss, model: nn.Module, batch: Any, largest: int, *, noise: NoiseScale | None = None) -> float:
+def accumulate(
+    loss: Loss,
+    model: nn.Module,
+    batch: Any,
+    largest: int,
+    *,
+    noise: NoiseScale | None = None,
+    scaler: torch.amp.GradScaler | None = None,
+) -> float:
     """Add a batch's gradient to the parameters, part by part, and return its mean loss.
 
     The parts are nearly equal and weighted by their sizes, so that the gradient is that of the mean over the batch
-    wherever the loss is a mean over examples; batch normalization sees the parts. Measuring the noise scale takes
-    memory for one more gradient, and reads the gradients three times more per part.
+    wherever the loss is a mean over examples; batch normalization sees the parts. Processes under
+    DistributedDataParallel exchange gradients once, with the last part. Measuring the noise scale takes memory for one
+    more gradient, and reads the gradients three times more per part.
 
     Args:
         loss: takes model and batch, returns the mean loss over its examples.
@@ -93,38 +107,72 @@ def accumulate(loss: Loss, model: nn.Module, batch: Any, largest: int, *, noise:
         batch: a tensor, or tuples, lists and mappings of tensors, examples in the first dimension.
         largest: examples of a part, 1 or more.
         noise: is told of the batch if it has two parts or more.
+        scaler: the gradient scaler in use; the gradient is scaled by it, the noise scale's norms are not.
 
     Raises:
-        ValueError: largest is below 1, or the batch's tensors are none or not equally long.
+        ValueError: largest is below 1, the batch's tensors are none or not equally long, or the noise scale is to be
+            measured under DistributedDataParallel, where no process has the gradient of a part alone.
     """
     if isinstance(largest, bool) or not isinstance(largest, int) or largest < 1:
         raise ValueError(f"largest is {largest!r}; give a whole number, 1 or more")
+    if noise is not None and hasattr(model, "no_sync"):
+        raise ValueError(
+            "noise cannot be measured on a model that exchanges gradients; leave it out, or give its module"
+        )
     examples = _length(batch)
     count = -(-examples // largest)
     bounds = [part * examples // count for part in range(count + 1)]
     sizes = [end - begin for begin, end in itertools.pairwise(bounds)]
     parts = (_cut(batch, begin, end) for begin, end in itertools.pairwise(bounds))
-    measured = noise if count > 1 else None
-    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    before = [parameter.grad for parameter in parameters]
-    sums: list[Tensor | None] = [None] * len(parameters)
-    squares, losses = [], []
-    for part, size in zip(parts, sizes, strict=True):
-        value = loss(model, part)
-        losses.append(value.item() * size / examples)
-        if measured is not None:
-            for parameter in parameters:
-                parameter.grad = None
-        (value * (size / examples)).backward()  # type: ignore[no-untyped-call]
-        if measured is not None:
-            gradients = [parameter.grad for parameter in parameters]
-            squares.append(_square(gradients) * (examples / size) ** 2)
-            sums = [_sum(one, other) for one, other in zip(sums, gradients, strict=True)]
-    if measured is not None:
-        measured.add(squares, sizes, _square(sums))
-        for parameter, old, new in zip(parameters, before, sums, strict=True):
-            parameter.grad = _sum(old, new)
+    gradients = _Parts(model, scaler) if noise is not None and count > 1 else None
+    losses = []
+    for number, (part, size) in enumerate(zip(parts, sizes, strict=True), 1):
+        if gradients is not None:
+            gradients.make_room()
+        with _alone(model) if number < count else nullcontext():
+            value = loss(model, part) * (size / examples)
+            scaled = value if scaler is None else scaler.scale(value)
+            scaled.backward()  # type: ignore[no-untyped-call]
+        losses.append(value.item())
+        if gradients is not None:
+            gradients.collect(size / examples)
+    if gradients is not None and noise is not None:
+        noise.add(gradients.squares, sizes, gradients.put_back())
     return math.fsum(losses)
+
+
+class _Parts:
+    """The gradients of a batch's parts, each by itself, and their sum; what was there before stands aside."""
+
+    def __init__(self, model: nn.Module, scaler: torch.amp.GradScaler | None) -> None:
+        self._parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+        self._before = [parameter.grad for parameter in self._parameters]
+        self._sums: list[Tensor | None] = [None] * len(self._parameters)
+        self._scale = 1.0 if scaler is None else scaler.get_scale()
+        self.squares: list[float] = []
+
+    def make_room(self) -> None:
+        for parameter in self._parameters:
+            parameter.grad = None
+
+    def collect(self, share: float) -> None:
+        """Note the squared norm of a part's mean gradient, and add its share to the sum."""
+        gradients = [parameter.grad for parameter in self._parameters]
+        self.squares.append(_square(gradients) / (share * self._scale) ** 2)
+        self._sums = [_sum(one, other) for one, other in zip(self._sums, gradients, strict=True)]
+
+    def put_back(self) -> float:
+        """Leave the sum, with what was there before, in the parameters; return its squared norm by itself."""
+        square = _square(self._sums) / self._scale**2
+        for parameter, old, new in zip(self._parameters, self._before, self._sums, strict=True):
+            parameter.grad = _sum(old, new)
+        return square
+
+
+def _alone(model: nn.Module) -> AbstractContextManager[None]:
+    """Without exchanging gradients, on a model of several processes."""
+    exchange: Callable[[], AbstractContextManager[None]] = getattr(model, "no_sync", nullcontext)
+    return exchange()
 
 
 def _sum(one: Tensor | None, other: Tensor | None) -> Tensor | None:

@@ -160,8 +160,8 @@ class GrowingBatchSampler(Sampler[list[int]]):
         seed: of the order.
         shuffle: False keeps the data's own order.
         drop_last: leave out the odd rest of an epoch.
-        rank: of this process.
-        world_size: how many processes there are.
+        num_replicas: how many processes there are; by default torch.distributed's, or one.
+        rank: of this process; by default torch.distributed's, or 0.
 
     Raises:
         ValueError: an argument makes no sense.
@@ -175,18 +175,21 @@ class GrowingBatchSampler(Sampler[list[int]]):
         seed: int = 0,
         shuffle: bool = True,
         drop_last: bool = False,
-        rank: int = 0,
-        world_size: int = 1,
+        num_replicas: int | None = None,
+        rank: int | None = None,
     ) -> None:
         if examples < 1:
             raise ValueError(f"examples is {examples}; give 1 or more")
-        if not 0 <= rank < world_size:
-            raise ValueError(f"rank is {rank} of {world_size}; give 0 to world_size - 1")
+        together = torch.distributed.is_available() and torch.distributed.is_initialized()
+        replicas = num_replicas or (torch.distributed.get_world_size() if together else 1)
+        place = rank if rank is not None else torch.distributed.get_rank() if together else 0
+        if not 0 <= place < replicas:
+            raise ValueError(f"rank is {place} of {replicas}; give 0 to num_replicas - 1")
         if not callable(batch_size):
             raise TypeError(f"batch_size is {batch_size!r}; give a function of the epoch, such as lambda epoch: 128")
         self._examples, self._batch_size, self._seed = examples, batch_size, seed
         self._shuffle, self._drop_last = shuffle, drop_last
-        self._rank, self._world_size = rank, world_size
+        self._rank, self._replicas = place, replicas
         self._epoch = self._start = 0
 
     def set_epoch(self, epoch: int, start: int = 0) -> None:
@@ -209,9 +212,9 @@ class GrowingBatchSampler(Sampler[list[int]]):
         order = self._order()
         for place in range(self._start, self._count(self._epoch)):
             batch = order[place * size : (place + 1) * size]
-            lacking = -len(batch) % self._world_size
+            lacking = -len(batch) % self._replicas
             batch += [order[extra % len(order)] for extra in range(lacking)]
-            yield batch[self._rank :: self._world_size]
+            yield batch[self._rank :: self._replicas]
 
     def _order(self) -> list[int]:
         if not self._shuffle:
@@ -222,8 +225,8 @@ class GrowingBatchSampler(Sampler[list[int]]):
 
     def _size(self, epoch: int) -> int:
         size = self._batch_size(epoch)
-        if isinstance(size, bool) or not isinstance(size, int) or not self._world_size <= size:
-            raise ValueError(f"batch_size({epoch}) is {size!r}; give a whole number, {self._world_size} or more")
+        if isinstance(size, bool) or not isinstance(size, int) or not self._replicas <= size:
+            raise ValueError(f"batch_size({epoch}) is {size!r}; give a whole number, {self._replicas} or more")
         return min(size, self._examples)
 
     def _count(self, epoch: int) -> int:

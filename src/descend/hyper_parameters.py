@@ -70,9 +70,16 @@ LIMITS: Final[dict[str, Limit]] = {
 _ANY: Final = Limit("Invalid {name} value: {value}", low=-math.inf, high=math.inf, includes_high=True)
 
 
+def schedules_in(value: object) -> list[Schedule]:
+    """The schedules in a value: itself, or those of a tuple."""
+    if isinstance(value, (tuple, list)):
+        return [schedule for part in value for schedule in schedules_in(part)]
+    return [value] if isinstance(value, Schedule) else []
+
+
 def is_scheduled(value: object) -> bool:
     """Whether a value is a schedule, or a tuple that holds one."""
-    return isinstance(value, Schedule) or (isinstance(value, (tuple, list)) and any(map(is_scheduled, value)))
+    return bool(schedules_in(value))
 
 
 def at(value: Any, s: int) -> Any:

@@ -27,7 +27,6 @@ from descend.interrupts import HeldBack
 from descend.options import Options, extended
 from descend.rule import Formula, Rule
 from descend.scheduling import Schedules
-from descend.state import FORMAT
 from descend.stepping import Work
 
 
@@ -130,6 +129,11 @@ class Optimizer(torch.optim.Optimizer):
         """The clock of the schedules: how many steps have been applied."""
         return int(self.param_groups[0]["applied_steps"]) if self.param_groups else self._start
 
+    @property
+    def at_cycle_end(self) -> bool:
+        """Whether a cycle of its schedules has just ended: these are weights to keep (`Schedule.cycles`)."""
+        return self._schedules.end_cycle(self.applied_steps)
+
     @torch._disable_dynamo  # type: ignore[attr-defined]
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Add a group of parameters, with torch's keys, and optionally a `rule` of its own.
@@ -144,18 +148,16 @@ class Optimizer(torch.optim.Optimizer):
             raise TypeError(f"rule of a param group must be an update rule such as descend.rules.adamw: {rule!r}")
         differentiable = group.get("differentiable", self.defaults["differentiable"])
         self.options.check_rule(rule, differentiable=bool(differentiable))
-        clock, count = self.applied_steps, len(self.param_groups)
+        clock, count, constructor_defaults = self.applied_steps, len(self.param_groups), self.defaults
         values = {**self._values(rule), **{k: v for k, v in group.items() if k in rule.hyper_parameters}}
         hyper.check_scheduled(rule, values)
         numbers = self._schedules.add_group(values, clock)
         self._rules.append(rule)
-        constructor_defaults = self.defaults
         shared = arguments.FLAGS if rule is not self._rule else {**arguments.FLAGS, **self._constants}
         self.defaults = {name: constructor_defaults[name] for name in shared}
         try:
             hyper.check(rule, numbers)
-            extra = {"rule": rule.name} if rule is not self._rule else {}
-            super().add_param_group({**group, **numbers, **extra})
+            super().add_param_group({**group, **numbers, **({"rule": rule.name} if rule is not self._rule else {})})
             check_demands(self.param_groups[count:], self.options.backend, first=count)
         except BaseException as error:
             self._schedules.drop_last_group()
@@ -165,7 +167,7 @@ class Optimizer(torch.optim.Optimizer):
             self.defaults = constructor_defaults
         hyper.note_unread(rule, group, self._constants)
         added = self.param_groups[-1]
-        added["applied_steps"], added["state_format"] = clock, FORMAT
+        added["applied_steps"], added["state_format"] = clock, states.FORMAT
         hyper.keep_rate_on_device(added)
         alike = [known for known, its in zip(self._known_groups, self._rules, strict=False) if its is rule]
         added.update(states.optimizer_slots(rule, numbers, alike))
@@ -339,9 +341,7 @@ class Optimizer(torch.optim.Optimizer):
 
     def __getstate__(self) -> dict[str, Any]:
         if self._holds_averages:
-            raise RuntimeError(
-                "a copy would take the averages for the weights; leave `with opt.averaged():`, then copy"
-            )
+            raise RuntimeError("a copy would take averages for weights; leave `with opt.averaged():`, then copy")
         ours = ("_rule", "options", "_given", "_known_groups", "_rules", "_schedules", "_start")
         return {**super().__getstate__(), **{name: getattr(self, name) for name in ours}}
 

@@ -4,7 +4,7 @@
 
 Loshchilov & Hutter 2019, arXiv:1711.05101, algorithms 1 and 2 with appendix B. Rate and decay follow one multiplier,
 eta; the decay is normalised to the length of each run; moments and momentum pass through a restart. The solutions that
-the paper recommends are those at the ends of runs, after as many steps as `warm_restarts(period, mult).cycles()` has.
+the paper recommends are those at the ends of runs, where `optimizer.at_cycle_end` is true after a step.
 """
 
 from __future__ import annotations

@@ -8,7 +8,7 @@ from typing import Any
 from torch import Tensor
 
 from descend.caution import warn
-from descend.hyper_parameters import at, is_scheduled, keep_rate_on_device
+from descend.hyper_parameters import at, is_scheduled, keep_rate_on_device, schedules_in
 
 
 class Schedules:
@@ -40,6 +40,11 @@ class Schedules:
     def keys(self) -> list[tuple[int, str]]:
         """Every group's index and hyper-parameter that a schedule drives."""
         return [(i, name) for i, driving in enumerate(self._driving) for name in driving]
+
+    def end_cycle(self, clock: int) -> bool:
+        """Whether a cycle of one of them ends at `clock`."""
+        values = (value for driving in self._driving for value in driving.values())
+        return any(schedule.ends_cycle(clock) for value in values for schedule in schedules_in(value))
 
     def keep(self, places: list[int]) -> None:
         """Keep the groups at these places, in this order, and forget the others."""

@@ -6,6 +6,7 @@ from typing import Any
 
 from descend import optim, tasks
 from descend.experiments import search_space
+from descend.experiments.errors import RunError
 from descend.experiments.options import rule_name
 from descend.rate_range import RangeTest, rising, sweep
 from descend.tasks import Script, TaskError, seeded
@@ -62,10 +63,16 @@ def run(
 
 
 def save_picture(found: RangeTest, path: Path) -> None:
-    """Write the picture, so that a reader sees all of it or what was there before."""
+    """Write the picture, so that a reader sees all of it or what was there before.
+
+    Raises:
+        RunError: it cannot be written.
+    """
     temporary = path.with_name(f".{path.stem}.new{path.suffix}")
     try:
         found.plot().save(str(temporary))
         temporary.replace(path)
+    except OSError as error:
+        raise RunError(f"{path} cannot be written ({error.strerror or error}); --out names another file") from error
     finally:
         temporary.unlink(missing_ok=True)

@@ -90,15 +90,16 @@ def learning(
 ) -> Markup:
     """A quantity against step or time: its mean over seeds, with a band from the lowest to the highest seed.
 
-    The time at a step is the mean of the seeds'.
+    The time at a step is the mean of the seeds'. Dots stand where cycles of the schedule end, if it has several.
     """
     if by_time:  # an optimizer whose steps nobody timed has no place there
         curves = [curve for curve in curves if curve.seconds or not curve.steps]
     frame = axes.clock_frame(len(curves))
     order, titles = axes.order(results), results.titles()
     span = _learning_span(curves, higher_is_better)
+    cycle_ends = results.schedule.cycle_ends if len(results.schedule.cycle_ends) > 1 else ()
     worst = span.low if higher_is_better else span.high
-    lines, breaks, ends = [], [], []
+    lines, breaks, ends, recommended = [], [], [], []
     for curve in curves:
         index = order[curve.optimizer]
         look = {"name": curve.optimizer, "color": color(index), "dash": dash(index)}
@@ -110,6 +111,7 @@ def learning(
             )
         ]
         lines += points
+        recommended += [point for step, point in zip(curve.steps, points, strict=True) if step in cycle_ends]
         if curve.broken:
             breaks += points[-1:]
         last = worst if curve.broken or not points else points[-1]["mean"]
@@ -121,6 +123,9 @@ def learning(
         base.mark_line(strokeWidth=1.7, strokeJoin="round").encode(
             x=x, y=axes.y(span, "mean"), color=hue, detail=split, strokeDash=alt.StrokeDash("dash:N", scale=None)
         ),
+        alt.Chart(alt.InlineData(recommended))
+        .mark_point(size=26, filled=True, opacity=1)
+        .encode(x=x, y=axes.y(span, "mean"), color=hue),
         axes.crosses(alt.Chart(alt.InlineData(breaks))).encode(x=x, y=axes.y(span, "mean"), color=hue),
         *axes.end_labels(ends, span, frame),
     ]

@@ -84,6 +84,10 @@ class Schedule(ABC):
         """
         return iter(())
 
+    def ends_cycle(self, s: int) -> bool:
+        """Tell whether a cycle has ended after s updates: whether s is one of `cycles()`."""
+        return next((end for end in self.cycles() if end >= s), None) == s
+
     def plot(self, n: int | None = None) -> Any:
         """Return a picture of the first n multipliers, an Altair chart.
 
@@ -166,6 +170,10 @@ class Join(Schedule):
         for start, part in zip(self.starts, self.parts, strict=True):
             yield from (start + end for end in part.cycles())
 
+    def ends_cycle(self, s: int) -> bool:
+        """Tell whether a cycle of one of them has ended."""
+        return any(part.ends_cycle(s - start) for start, part in zip(self.starts, self.parts, strict=True) if s > start)
+
     def __repr__(self) -> str:
         return " >> ".join(map(repr, self.parts))
 
@@ -190,6 +198,10 @@ class Product(Schedule):
     def cycles(self) -> Iterator[int]:
         """Yield those of all parts."""
         return (end for end, _ in itertools.groupby(merge(*(part.cycles() for part in self.parts))))
+
+    def ends_cycle(self, s: int) -> bool:
+        """Tell whether a cycle of one of them has ended."""
+        return any(part.ends_cycle(s) for part in self.parts)
 
     def __repr__(self) -> str:
         # In Python `*` binds tighter than `>>`.

@@ -29,7 +29,7 @@ class warm_restarts(Schedule):
     SGDR (Loshchilov & Hutter 2017, arXiv:1608.03983, equation 5), with eta_max = 1: floor + (peak - floor) *
     (1 + cos(pi * T_cur / T_i)) / 2, where T_cur counts updates and fractions of them. The restart is the update with
     T_cur = 0: s = period, period * (1 + mult), ... . Momentum and moments are kept by it. torch's
-    CosineAnnealingWarmRestarts wants a whole T_mult; its closed form with logarithms misses some restarts by a step.
+    CosineAnnealingWarmRestarts wants a whole T_mult; its closed form with logarithms is at the floor at some restarts.
     """
 
     period: int
@@ -52,6 +52,10 @@ class warm_restarts(Schedule):
     def cycles(self) -> Iterator[int]:
         """Yield the ends of runs, which are the restarts, without end."""
         return itertools.accumulate(_length(self.period, self.mult, index) for index in itertools.count())
+
+    def ends_cycle(self, s: int) -> bool:
+        """Tell whether a run has ended, without walking all of them."""
+        return s > 0 and _run(self.period, self.mult, s)[1] == s
 
 
 @register
@@ -177,8 +181,15 @@ class _Triangles(Schedule):
 
     def cycles(self) -> Iterator[int]:
         """Yield the steps at which it is down at the floor again, without end."""
-        length = self.up + (self.down or self.up)
-        return itertools.count(length, length)
+        return itertools.count(self._length, self._length)
+
+    def ends_cycle(self, s: int) -> bool:
+        """Tell whether it is down at the floor again, without walking all cycles."""
+        return s > 0 and s % self._length == 0
+
+    @property
+    def _length(self) -> int:
+        return self.up + (self.down or self.up)
 
     @abstractmethod
     def _peak(self, index: int, s: float) -> float:

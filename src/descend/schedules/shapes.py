@@ -308,6 +308,10 @@ class clamp(Schedule):
         """Yield those of the schedule."""
         return self.schedule.cycles()
 
+    def ends_cycle(self, s: int) -> bool:
+        """Tell whether one of the schedule has ended."""
+        return self.schedule.ends_cycle(s)
+
 
 @dataclass(frozen=True, repr=False)
 class function(Schedule):
