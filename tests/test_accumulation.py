@@ -1,6 +1,7 @@
 """Accumulated gradients are those of the whole batch, and the noise scale is the one that the data have."""
 
 import copy
+from typing import NamedTuple
 
 import pytest
 import torch
@@ -133,11 +134,75 @@ def test_processes_exchange_gradients_once_per_batch():
         torch.distributed.destroy_process_group()
 
 
+class Pair(NamedTuple):
+    inputs: torch.Tensor
+    targets: torch.Tensor
+
+
+def test_lists_with_something_for_each_example_are_cut_too():
+    model, (inputs, targets) = made()
+    seen = []
+
+    def noting(model, batch):
+        seen.append((batch["names"], batch["pair"]))
+        return loss(model, (batch["x"], batch["y"]))
+
+    names = [str(place) for place in range(50)]
+    accumulate(noting, model, {"x": inputs, "y": targets, "names": names, "pair": ("a", "b")}, 20)
+    assert [name for part, _ in seen for name in part] == names
+    assert [pair for _, pair in seen] == [("a", "b")] * 3
+
+
+def test_sparse_gradients_are_measured():
+    found = []
+    for sparse in (False, True):
+        torch.manual_seed(0)
+        model, noise = nn.Embedding(5, 3, sparse=sparse), NoiseScale()
+        batch = torch.tensor([0, 1, 1, 3, 3, 3, 4, 0])
+        accumulate(lambda m, b: (m(b) ** 3).mean(), model, batch, 3, noise=noise)
+        found.append((noise.scale, model.weight.grad.to_dense()))
+    assert found[1][0] == pytest.approx(found[0][0])
+    torch.testing.assert_close(found[1][1], found[0][1])
+
+
+@pytest.mark.parametrize("measured", [False, True])
+def test_after_an_error_the_gradient_is_that_of_the_parts_before(measured):
+    model, batch = made()
+    accumulate(loss, model, batch, 20)
+    before = gradients(model).clone()
+    calls = []
+
+    def failing(model, batch):
+        calls.append(None)
+        if len(calls) == 2:
+            raise ArithmeticError
+        return loss(model, batch)
+
+    noise = NoiseScale() if measured else None
+    with pytest.raises(ArithmeticError):
+        accumulate(failing, model, batch, 20, noise=noise)
+    model.zero_grad()
+    (loss(model, tuple(part[:16] for part in batch)) * 16 / 50).backward()
+    expected = before + gradients(model)
+    model.zero_grad()
+    calls.clear()
+    accumulate(loss, model, batch, 20)
+    with pytest.raises(ArithmeticError):
+        accumulate(failing, model, batch, 20, noise=noise)
+    torch.testing.assert_close(gradients(model), expected)
+    assert noise is None or noise.count == 0
+
+
 def test_batches_of_any_build():
     model, (inputs, targets) = made()
     for batch, of in (
         ({"x": inputs, "y": [targets], "name": "kept"}, lambda m, b: loss(m, (b["x"], b["y"][0]))),
         ([inputs, targets], loss),
+        (Pair(inputs, targets), lambda m, b: loss(m, (b.inputs, b.targets))),
+        (
+            {"x": inputs, "y": targets, "by": torch.tensor(2.0)},
+            lambda m, b: b["by"] * loss(m, (b["x"], b["y"])),
+        ),
     ):
         model.zero_grad()
         accumulate(of, model, batch, 10)
@@ -147,11 +212,11 @@ def test_batches_of_any_build():
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda m, b: accumulate(loss, m, b, 0), "largest is 0; give a whole number, 1 or more"),
+        (lambda m, b: accumulate(loss, m, b, 0), "largest must be a whole number from 1 up; got 0"),
         (lambda m, b: accumulate(loss, m, (b[0], b[1][:3]), 4), r"its tensors have \[3, 50\] examples"),
         (lambda m, b: accumulate(loss, m, "words", 4), r"its tensors have \[\] examples"),
         (lambda m, b: accumulate(loss, m, (b[0][:0], b[1][:0]), 4), r"its tensors have \[0\] examples"),
-        (lambda m, b: NoiseScale(decay=1.0), r"decay is 1.0; give a number from 0 up and below 1"),
+        (lambda m, b: NoiseScale(decay=1.0), r"decay must be a number from 0 up and below 1; got 1.0"),
         (lambda m, b: NoiseScale().add([1.0], [1], 1.0), "parts are 1 and sizes 1; give two or more"),
     ],
 )

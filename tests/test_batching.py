@@ -9,8 +9,8 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 import descend
-from descend.batching import BatchGrowth, GrowingBatchSampler, PerEpoch, ghost, scaled_rate
-from descend.schedules import constant, cosine, multistep, step
+from descend.batching import BatchGrowth, GrowingBatchSampler, ghost, scaled_rate
+from descend.schedules import constant, cosine, multistep, parse, step
 
 PAPER = multistep(60, 120, 160, factor=0.2)  # of 200 epochs of CIFAR-10, 50,000 examples
 
@@ -43,13 +43,13 @@ def test_updates_are_those_of_the_paper(start, updates):
 def test_the_rate_as_a_schedule_over_steps():
     growth = BatchGrowth(step(2, factor=0.1), 10, 1000, largest=50)
     rates = growth.rates(5)
-    assert rates.lengths == (100, 100, 20, 20, 20)
-    assert rates.length == 260
-    expected = [growth.rate(epoch) for epoch, length in enumerate(rates.lengths) for _ in range(length)]
+    assert rates.length == growth.updates(5) == 260
+    expected = [growth.rate(epoch) for epoch, length in enumerate((100, 100, 20, 20, 20)) for _ in range(length)]
     assert rates.values(260) == expected
-    assert rates(260) == rates(10_000) == rates.multipliers[-1]
+    assert rates(260) == rates(10_000) == growth.rate(4)
     assert pickle.loads(pickle.dumps(rates)) == rates
-    assert eval(repr(rates)) == rates
+    assert parse(str(rates)) == rates
+    assert str(growth.rates(2)) == "linear(200, end=1.0)"
     optimizer = descend.SGD([nn.Parameter(torch.zeros(1))], lr=0.1 * rates)
     assert optimizer.param_groups[0]["lr"] == 0.1
 
@@ -101,10 +101,20 @@ def test_processes_share_each_batch(world, drop_last):
     for epoch in range(3):
         parts = [batches(share, epoch) for share in shares]
         for together, *each in zip(batches(alone, epoch), *parts, strict=True):
-            assert len({len(part) for part in each}) == 1
+            assert max(map(len, each)) - min(map(len, each)) <= 1
             joined = [index for part in each for index in part]
             assert set(together) <= set(joined)
-            assert len(joined) - len(together) < world
+            assert len(joined) == max(len(together), world)
+
+
+def test_a_last_batch_smaller_than_the_processes_is_filled_up():
+    shares = [GrowingBatchSampler(10, lambda epoch: 9, shuffle=False, num_replicas=3, rank=r) for r in range(3)]
+    assert [batches(share, 0) for share in shares] == [[[0, 3, 6], [9]], [[1, 4, 7], [0]], [[2, 5, 8], [1]]]
+
+
+def test_a_batch_larger_than_the_data():
+    assert batches(GrowingBatchSampler(5, lambda epoch: 9, shuffle=False), 0) == [[0, 1, 2, 3, 4]]
+    assert batches(GrowingBatchSampler(5, lambda epoch: 9, drop_last=True), 0) == []
 
 
 @pytest.mark.skipif(not torch.distributed.is_available(), reason="needs torch.distributed")
@@ -146,6 +156,9 @@ def test_a_batch_of_about_a_group_is_one_and_others_are_nearly_equal():
         seen.append(layer.num_batches_tracked.item() - before)
         before = layer.num_batches_tracked.item()
     assert seen == [1, 1, 2, 2, 8]
+    smallest = ghost(nn.BatchNorm1d(2), 2)
+    for count in (3, 7):
+        assert smallest(torch.randn(count, 2)).isfinite().all()
 
 
 def test_a_ghost_model_can_be_copied_and_pickled():
@@ -163,15 +176,23 @@ def test_a_ghost_model_can_be_copied_and_pickled():
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: scaled_rate(0.1, 0, 3), "batch_size is 0 and new_batch_size 3; give 1 or more"),
-        (lambda: scaled_rate(0.1, 1, 3, momentum=1.0), r"momentum is 1.0 and 1.0; give numbers from 0 up and below 1"),
-        (lambda: BatchGrowth(constant(), 0, 100), "batch_size is 0 and largest 10, of 100 examples"),
-        (lambda: BatchGrowth(constant(), 20, 100, largest=10), "give 1 <= batch_size <= largest <= examples"),
+        (lambda: scaled_rate(0.1, 0, 3), "batch_size must be a whole number from 1 up; got 0"),
+        (lambda: scaled_rate(0.1, 1, 3, momentum=1.0), "momentum must be a number from 0 up and below 1; got 1.0"),
+        (lambda: BatchGrowth(constant(), 0, 100), "start must be a whole number from 1 up; got 0"),
+        (
+            lambda: BatchGrowth(constant(), 20, 100, largest=10),
+            "start is 20 and largest 10, of 100 examples; give start",
+        ),
         (lambda: BatchGrowth(cosine(3), 10, 100).batch_size(3), r"the schedule cosine\(3\) is 0 in epoch 3; give one"),
-        (lambda: PerEpoch((), ()), "give one or more epochs"),
-        (lambda: GrowingBatchSampler(0, sizes), "examples is 0; give 1 or more"),
+        (lambda: BatchGrowth(constant(), 10, 100).rates(0), "epochs must be a whole number from 1 up; got 0"),
+        (lambda: BatchGrowth(constant(), 12.5, 100), "start must be a whole number from 1 up; got 12.5"),
+        (lambda: GrowingBatchSampler(9, sizes).set_epoch(1.5), "epoch must be a whole number from 0 up; got 1.5"),
+        (lambda: GrowingBatchSampler(0, sizes), "examples must be a whole number from 1 up; got 0"),
         (lambda: GrowingBatchSampler(9, sizes, num_replicas=2, rank=2), "rank is 2 of 2; give 0 to num_replicas"),
-        (lambda: GrowingBatchSampler(9, sizes).set_epoch(0, start=3), "epoch is 0 and start 3"),
+        (
+            lambda: GrowingBatchSampler(9, sizes).set_epoch(0, start=3),
+            "start is 3, and epoch 0 has 2 batches",
+        ),
         (lambda: len(GrowingBatchSampler(9, lambda epoch: 0)), r"batch_size\(0\) is 0; give a whole number, 1 or more"),
         (lambda: ghost(nn.Linear(2, 2), 8), "the model has no batch normalization"),
         (lambda: ghost(nn.BatchNorm1d(2), 1), "group is 1; give a whole number, 2 or more"),

@@ -2,6 +2,7 @@
 
 import io
 import itertools
+import math
 import random
 
 import pytest
@@ -10,7 +11,7 @@ from torch import nn
 
 import descend
 from descend.plateau import AnnealingRestarts, ReduceOnPlateau
-from descend.schedules import cosine
+from descend.schedules import cosine, linear
 
 
 def made(make=torch.optim.SGD, lr=0.5, **arguments):
@@ -170,16 +171,79 @@ def test_without_a_number_there_is_no_best():
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda m, o: ReduceOnPlateau(o, factor=1.0), "factor is 1.0; give a number between 0 and 1"),
-        (lambda m, o: ReduceOnPlateau(o, patience=-1), "patience is -1; give a whole number, 0 or more"),
+        (lambda m, o: ReduceOnPlateau(o, factor=1.0), "factor must be a number between 0 and 1; got 1.0"),
+        (lambda m, o: ReduceOnPlateau(o, patience=-1), "patience must be a whole number from 0 up; got -1"),
         (lambda m, o: ReduceOnPlateau(o, mode="down"), "mode is 'down'; choose 'min' or 'max'"),
-        (lambda m, o: ReduceOnPlateau(o, threshold=-0.1), "threshold is -0.1"),
-        (lambda m, o: ReduceOnPlateau(o, floor=1.0), "floor 1.0"),
-        (lambda m, o: AnnealingRestarts(m, o, patience=0), "patience is 0; give a whole number, 1 or more"),
-        (lambda m, o: AnnealingRestarts(m, o, restarts=-1), "restarts is -1; give 0 or more"),
+        (lambda m, o: ReduceOnPlateau(o, threshold=-0.1), "threshold must be a finite number from 0 up; got -0.1"),
+        (lambda m, o: ReduceOnPlateau(o, floor=1.0), "floor must be a number from 0 up and below 1; got 1.0"),
+        (lambda m, o: AnnealingRestarts(m, o, patience=0), "patience must be a whole number from 1 up; got 0"),
+        (lambda m, o: ReduceOnPlateau(o, cooldown=float("nan")), "cooldown must be a whole number from 0 up; got nan"),
+        (lambda m, o: AnnealingRestarts(m, o, restarts=1.5), "restarts must be a whole number from 0 up; got 1.5"),
+        (lambda m, o: AnnealingRestarts(m, o, restarts=-1), "restarts must be a whole number from 0 up; got -1"),
         (lambda m, o: AnnealingRestarts(m, o).load_state_dict({"best": 1}), "the state lacks done, finished, scale"),
     ],
 )
 def test_what_makes_no_sense_is_refused(make, message):
     with pytest.raises(ValueError, match=message):
         make(*made())
+
+
+@pytest.mark.parametrize("make", [ReduceOnPlateau, lambda o: AnnealingRestarts(torch.nn.Linear(1, 1), o)])
+def test_an_optimizer_is_asked_for(make):
+    with pytest.raises(TypeError, match="optimizer is Linear; give one of torch's kind"):
+        make(torch.nn.Linear(1, 1))
+
+
+def test_a_run_that_was_infinite_at_first_gets_better():
+    model = torch.nn.Linear(1, 1)
+    optimizer = torch.optim.SGD(model.parameters(), lr=1.0)
+    theirs = torch.optim.lr_scheduler.ReduceLROnPlateau(
+        torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0), factor=0.5, patience=1
+    )
+    ours, annealing = (
+        ReduceOnPlateau(optimizer, factor=0.5, patience=1),
+        AnnealingRestarts(model, optimizer, patience=3),
+    )
+    for metric in (math.inf, 5.0, 4.0, 3.0, math.inf, math.inf, 2.0):
+        fell = ours.step(metric)
+        theirs.step(metric)
+        assert ours.scale == theirs.optimizer.param_groups[0]["lr"]
+        assert fell == (ours.scale == 0.5 and metric == math.inf)
+        assert not annealing.step(metric)
+    assert ours.scale == 0.5
+    highest = ReduceOnPlateau(optimizer, mode="max", patience=0)
+    assert not any(highest.step(metric) for metric in (-math.inf, 1.0, 2.0))
+
+
+def test_a_schedule_that_somebody_put_in_force_is_the_one_that_is_scaled():
+    optimizer = descend.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.5)
+    plateau = ReduceOnPlateau(optimizer, factor=0.5, patience=0)
+    fall(plateau)
+    assert optimizer.param_groups[0]["lr"] == 0.25
+    optimizer.set_schedule("lr", 0.01 * linear(100))
+    fall(plateau)
+    assert optimizer.param_groups[0]["lr"] == 0.005
+    optimizer.add_param_group({"params": [torch.nn.Parameter(torch.zeros(1))], "lr": 0.4 * linear(10)})
+    fall(plateau)
+    assert [group["lr"] for group in optimizer.param_groups] == [0.0025, 0.2]
+    for group in optimizer.param_groups:
+        group["params"][0].grad = torch.ones(1)
+    for _ in range(5):
+        optimizer.step()
+    assert optimizer.param_groups[1]["lr"] == pytest.approx(0.1)
+
+
+@pytest.mark.parametrize("rate", [0.5, 0.5 * linear(100)])
+def test_two_callbacks_each_count(rate):
+    optimizer = descend.SGD([torch.nn.Parameter(torch.zeros(1))], lr=rate)
+    first, second = (ReduceOnPlateau(optimizer, factor=0.5, patience=0) for _ in range(2))
+    fall(first)
+    fall(second)
+    fall(first)
+    assert optimizer.param_groups[0]["lr"] == 0.5 / 8
+
+
+def fall(plateau):
+    plateau.step(1.0)
+    assert plateau.step(2.0) or plateau.step(2.0)
+    plateau._best.metric = None

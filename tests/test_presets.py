@@ -92,11 +92,36 @@ def test_the_end_of_a_run_is_one_of_any_schedule_in_a_tuple_or_group_too():
     assert not Adam([first]).at_cycle_end
 
 
+@pytest.mark.parametrize("make", [presets.adamwr, presets.sgdwr])
+def test_a_group_s_own_decay_is_normalised_too(make):
+    groups = [{"params": [torch.nn.Parameter(torch.ones(1))], **own} for own in ({}, {"weight_decay": 0.3}, {"lr": 1})]
+    groups.append({"params": [torch.nn.Parameter(torch.ones(1))], "weight_decay": 0})
+    optimizer = make(iter(groups), 100, 2, weight_decay=0.1)
+    assert [group["weight_decay"] for group in optimizer.param_groups] == pytest.approx([0.01, 0.03, 0.01, 0])
+    assert groups[1]["weight_decay"] == 0.3
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "message"),
+    [
+        ({"period": 0}, ValueError, "adamwr: period must be a whole number from 1 up; got 0"),
+        ({"weight_decay": "x"}, TypeError, "adamwr: weight_decay must be a finite number from 0 up"),
+        ({"weight_decay": math.nan}, ValueError, "adamwr: weight_decay must be a finite number from 0 up"),
+        ({"params": torch.ones(3)}, TypeError, r"write \[tensor\] for a single parameter"),
+        ({"params": 3}, TypeError, "should be an iterable of Tensors or dicts, not int"),
+        ({"mult": 0.5}, ValueError, "mult must be 1 or more; got 0.5"),
+    ],
+)
+def test_what_makes_no_sense_is_refused(arguments, error, message):
+    with pytest.raises(error, match=message):
+        presets.adamwr(**{"params": [torch.nn.Parameter(torch.ones(1))], "period": 10, **arguments})
+
+
 def test_the_sheet_s_example_of_normalised_decay():
     steps = 100 * 50_000 / 128
     assert 0.025 * math.sqrt(128 / (50_000 * 100)) == pytest.approx(1.265e-4, rel=1e-3)
     assert presets.torch_weight_decay(0.025, steps, 1e-3) == pytest.approx(0.126, rel=5e-3)
-    with pytest.raises(ValueError, match=r"steps and lr must be above 0; got 0 and 0.1"):
+    with pytest.raises(ValueError, match=r"steps must be a finite number above 0; got 0"):
         presets.torch_weight_decay(0.025, 0, 0.1)
 
 
@@ -107,9 +132,3 @@ def test_torch_decays_as_much_with_the_converted_decay():
     presets.adamwr([ours], 400, lr=2e-3, weight_decay=0.05).step()
     torch.optim.AdamW([theirs], lr=2e-3, weight_decay=presets.torch_weight_decay(0.05, 400, 2e-3)).step()
     assert ours.item() == pytest.approx(theirs.item(), rel=1e-15)
-
-
-@pytest.mark.parametrize(("changed", "message"), [({"period": 0}, "period"), ({"mult": 0.5}, "mult must be 1 or more")])
-def test_what_makes_no_sense_is_refused(changed, message):
-    with pytest.raises(ValueError, match=message):
-        presets.adamwr([torch.nn.Parameter(torch.zeros(1))], **{"period": 10, **changed})

@@ -9,12 +9,13 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
 
 import descend
 from descend import cli, commands
 from descend.experiments.errors import RunError, UsageError
 from descend.rate_range import RangeTest, Sweep, range_test, rising
-from descend.schedules import cosine
+from descend.schedules import cosine, linear
 from descend.tasks import TaskError
 
 
@@ -125,6 +126,95 @@ def test_training_goes_on_as_if_nothing_had_been():
     assert trained(True) == trained(False)
 
 
+@pytest.mark.parametrize("make", [torch.optim.AdamW, descend.AdamW])
+def test_a_rate_in_a_tensor_stays_the_user_s(make):
+    model, rate = Net(), torch.tensor(0.1)
+    optimizer = make(model.parameters(), lr=rate)
+    range_test(model, optimizer, loss, loader(), steps=11, seeds=[0])
+    assert optimizer.param_groups[0]["lr"] is rate
+    assert rate == torch.tensor(0.1) == optimizer.defaults["lr"]
+
+
+def test_a_number_in_place_of_a_schedule_stays_in_force():
+    model = Net()
+    optimizer = descend.SGD(model.parameters(), lr=0.1 * cosine(100))
+    optimizer.param_groups[0]["lr"] = 0.05
+    range_test(model, optimizer, loss, loader(), steps=11, seeds=[0])
+    assert optimizer.param_groups[0]["lr"] == 0.05
+    loss(model, next(iter(loader()))).backward()
+    with pytest.warns(UserWarning, match="was set to 0.05 while a schedule drives it"):
+        optimizer.step()
+    assert optimizer.param_groups[0]["lr"] == 0.05
+
+
+class Counting(Net):
+    """Has state beside buffers, and a buffer that the first call makes."""
+
+    calls = 0
+
+    def get_extra_state(self):
+        return {"calls": self.calls}
+
+    def set_extra_state(self, state):
+        self.calls = state["calls"]
+
+    def forward(self, inputs):
+        self.calls += 1
+        if "seen" not in self._buffers:
+            self.register_buffer("seen", inputs.mean(), persistent=False)
+        return super().forward(inputs)
+
+
+def test_extra_state_and_buffers_that_come_late():
+    model = Counting()
+    before = copy.deepcopy(model.state_dict())
+    unsaved = set(model._non_persistent_buffers_set)
+    range_test(model, torch.optim.SGD(model.parameters(), lr=0.1), loss, loader(), steps=11)
+    assert (model.calls, model.state_dict().keys()) == (0, before.keys())
+    assert "seen" not in model._buffers
+    assert model._non_persistent_buffers_set == unsaved
+
+
+def test_workers_that_a_loader_keeps_are_left_in_mid_epoch():
+    data = TensorDataset(torch.arange(24.0).view(24, 1).expand(24, 4), torch.zeros(24, dtype=torch.long))
+
+    def seen(with_test):
+        torch.manual_seed(3)
+        batches = DataLoader(data, batch_size=4, shuffle=True, num_workers=1, persistent_workers=True)
+        model, orders = Net(), []
+        for epoch in range(2):
+            for place, batch in enumerate(batches):
+                if with_test and (epoch, place) == (0, 2):
+                    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+                    range_test(model, optimizer, loss, batches, steps=10, seeds=[0])
+                orders.append(batch[0][:, 0].tolist())
+        return orders
+
+    assert seen(True) == seen(False)
+
+
+def test_ratios_of_rates_that_stand_at_0():
+    model = Net()
+    groups = [{"params": model.first.parameters(), "lr": 1.0}, {"params": model.last.parameters(), "lr": 0.1}]
+    optimizer, seen = torch.optim.SGD(groups), []
+    warming = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda s: s / 10)
+    assert optimizer.param_groups[0]["lr"] == 0.0
+    optimizer.register_step_pre_hook(lambda o, *_: seen.append([group["lr"] for group in o.param_groups]))
+    range_test(model, optimizer, loss, loader(), low=1e-4, high=1e-2, steps=10, seeds=[0])
+    assert seen[-1] == pytest.approx([1e-2, 1e-3])
+    assert warming.get_last_lr() == [0.0, 0.0]
+    rates = [rate * linear(10, 0, 1) for rate in (1, 2)]
+    ours = descend.SGD([{"params": [p], "lr": rate} for p, rate in zip(model.parameters(), rates, strict=False)])
+    with pytest.raises(ValueError, match="every group's lr is 0, so their ratios are not known"):
+        range_test(model, ours, loss, loader())
+
+
+def test_an_optimizer_that_searches_along_lines_is_refused():
+    model = Net()
+    with pytest.raises(TypeError, match="optimizer is LBFGS"):
+        range_test(model, torch.optim.LBFGS(model.parameters()), loss, loader())
+
+
 def test_a_loss_that_changes_modes_leaves_them_as_they_were():
     model = Net()
 
@@ -185,16 +275,38 @@ def test_groups_keep_the_ratios_between_their_rates():
     assert all(second == pytest.approx(first / 10) for first, second in seen)
 
 
+def large(model, batch):
+    return 100 * loss(model, batch)
+
+
 @pytest.mark.parametrize("make", [torch.optim.SGD, descend.SGD])
 def test_steps_that_a_scaler_skips_are_not_counted(make):
     model, batches = Net(), loader()
     optimizer = make(model.parameters(), lr=0.1)
     scaler = torch.amp.GradScaler("cpu", init_scale=2.0**127, growth_interval=10**6)  # overflows at first
     before = everything(model, optimizer, batches, scaler)
-    found = range_test(model, optimizer, loss, batches, low=1e-4, high=1e-2, steps=30, seeds=[0], scaler=scaler)
+    scales = []
+
+    def noting(model, batch):
+        scales.append(scaler.get_scale())
+        return large(model, batch)
+
+    found = range_test(model, optimizer, noting, batches, low=1e-4, high=1e-2, steps=30, seeds=[0], scaler=scaler)
+    assert scales[-1] < scales[0]
+    assert len(scales) > 31
     assert everything(model, optimizer, batches, scaler) == before
     assert len(found.sweeps[0].rates) == 30
     assert found.sweeps[0].rates == pytest.approx(rising(1e-4, 1e-2, 30, "exponential"))
+
+
+def test_steps_that_a_fused_step_of_torch_skips_are_not_counted():
+    model, batches = Net(), loader()
+    optimizer = torch.optim.AdamW(model.parameters(), lr=0.1, fused=True)
+    scaler = torch.amp.GradScaler("cpu", init_scale=2.0**127, growth_interval=10**6)
+    counts = []
+    optimizer.register_step_post_hook(lambda o, *_: counts.append(int(o.state[model.first.weight]["step"])))
+    found = range_test(model, optimizer, large, batches, low=1e-4, high=1e-2, steps=30, seeds=[0], scaler=scaler)
+    assert len(found.sweeps[0].rates) == counts[-1] == 30 < len(counts)
 
 
 def test_both_forms_rise_as_they_are_called():
@@ -240,6 +352,9 @@ def test_a_picture(form):
     assert max(map(len, drawn["datasets"].values())) == 100
     flat = Sweep(1, tuple(rates), (2.0,) * 50, form)
     assert "layer" not in RangeTest((flat,)).plot().to_dict()
+    lost = Sweep(2, (), (), form)
+    assert len(RangeTest((falling(rates), falling(rates, 1), lost)).plot().to_dict()["layer"]) == 2
+    assert "layer" not in RangeTest((lost,)).plot().to_dict()
 
 
 @pytest.mark.parametrize(
@@ -250,7 +365,10 @@ def test_a_picture(form):
         ({"low": 0.0}, ValueError, r"low is 0.0 and high is 10.0; give 0 < low < high"),
         ({"low": 3.0, "high": 1.0}, ValueError, "give 0 < low < high"),
         ({"high": math.inf}, ValueError, "high is inf"),
-        ({"seeds": []}, ValueError, "seeds is empty"),
+        ({"seeds": []}, TypeError, r"seeds is \[\]; give one whole number or more, such as \(0, 1, 2\)"),
+        ({"seeds": 3}, TypeError, "seeds is 3; give one whole number or more"),
+        ({"seeds": [-1]}, ValueError, "a seed must be a whole number from 0 up; got -1"),
+        ({"seeds": [0.5]}, ValueError, "a seed must be a whole number from 0 up; got 0.5"),
         ({"batches": iter([])}, TypeError, "batches can be iterated only once; give a DataLoader"),
         ({"batches": []}, ValueError, "batches has none"),
     ],

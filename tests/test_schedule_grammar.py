@@ -1,8 +1,22 @@
 """Schedules read from text: what is understood, and what is refused with its place."""
 
+from functools import reduce
+from operator import rshift
+
 import pytest
 
-from descend.schedules import clamp, constant, cosine, exponential, parse, triangular, warm_restarts, warmup
+from descend.schedules import (
+    clamp,
+    constant,
+    cosine,
+    exponential,
+    linear,
+    multistep,
+    parse,
+    triangular,
+    warm_restarts,
+    warmup,
+)
 
 
 @pytest.mark.parametrize(
@@ -50,7 +64,10 @@ def test_what_is_understood(text, expected):
         ("epochs(3, 4)", "is none; write one"),
         ("1e999 * cosine(3)", "must be a finite number"),
         ("(" * 500 + "cosine(3)" + ")" * 500, "cannot be read"),
-        ("cosine(3) * " * 500 + "cosine(3)", "characters is too long"),
+        ("cosine(3) * " * 2000 + "cosine(3)", "characters is too long"),
+        ("cosine(3) * " * 1500 + "cosine(3)", "nested too deeply; join or multiply fewer"),
+        (f"cosine({'9' * 400})", "cosine: n must be a whole number from 1 up; got a number beyond 1.8e"),
+        (f"1{'0' * 400} * cosine(3)", "must be a finite number"),
     ],
 )
 def test_what_is_refused(text, message):
@@ -61,3 +78,10 @@ def test_what_is_refused(text, message):
 def test_text_must_be_text():
     with pytest.raises(TypeError, match=r"text must be a string; got 0.1"):
         parse(0.1)
+
+
+def test_many_parts_read_back():
+    long = reduce(rshift, (linear(391, start=1 / k, end=1 / k) for k in range(3, 203)))
+    assert parse(str(long)) == long
+    steps = multistep(*range(7, 3507, 7), factor=0.99)
+    assert parse(str(steps)) == steps

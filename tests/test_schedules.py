@@ -301,6 +301,8 @@ def test_cycles_of_what_is_joined_and_multiplied():
     assert list(constant().cycles()) == list(linear(3).cycles()) == []
     assert list(restart(10, periods=3).cycles()) == [4, 7, 10]
     assert list(clamp(cosine(3), low=0.1).cycles()) == [3]
+    assert list(restart(3, periods=5).cycles()) == [1, 2, 3]
+    assert list(snapshot(10, 6).cycles()) == [2, 4, 6, 8, 10]
 
 
 def test_prints_as_written():
@@ -503,3 +505,35 @@ def test_bad_arguments_name_themselves(make, error, message):
 def test_steps_count_from_zero(a, s):
     with pytest.raises(ValueError, match="s is the number of steps already applied, from 0 up"):
         a(s)
+
+
+@pytest.mark.parametrize("name", sorted(base.constructors()))
+def test_no_step_is_infinite(name):
+    made = EXAMPLES.get(name, f"{name}(10)")
+    with pytest.raises(ValueError, match="s is the number of steps already applied, from 0 up; got inf"):
+        parse(made)(math.inf)
+
+
+EXAMPLES = {
+    "multistep": "multistep(3, 6)",
+    "noam": "noam(512, 4000)",
+    "snapshot": "snapshot(10, 2)",
+    "clamp": "clamp(cosine(10), low=0.1)",
+    "noisy_linear_cosine": "noisy_linear_cosine(10, seed=0)",
+}
+
+
+def test_steps_of_numpy_and_torch():
+    schedule = restart(10**6, periods=10**4)
+    assert schedule(np.int32(999_999)) == schedule(torch.tensor(999_999)) == schedule(999_999)
+
+
+def test_runs_of_nearly_one_length_are_walked_in_proportion():
+    schedule = warm_restarts(1, mult=1.00001)
+    ends = list(itertools.islice(schedule.cycles(), 100_000))
+    assert schedule.values(ends[-1] + 1)[-1] == 1.0  # copying what was walked took minutes
+
+
+def test_the_last_step_is_drawn():
+    rows = next(iter(cosine(5001).plot().to_dict()["datasets"].values()))
+    assert rows[-1] == {"step": 5001, "multiplier": 0.0}

@@ -91,14 +91,14 @@ def test_closed_forms_of_torch(schedule, make):
 @pytest.mark.parametrize("three", [False, True])
 def test_momentum_of_one_cycle(three):
     o = optimizer(momentum=0.9)
-    made = lr_scheduler.OneCycleLR(o, 1.0, 500, three_phase=three)
+    made = lr_scheduler.OneCycleLR(o, 1.0, 10_000, three_phase=three)
     expected = []
-    for _ in range(500):
+    for _ in range(10_000):
         expected.append(o.param_groups[0]["momentum"])
         o.step()
-        if len(expected) < 500:
+        if len(expected) < 10_000:
             made.step()
-    assert (0.95 * one_cycle_momentum(500, three=three)).values(500) == pytest.approx(expected, rel=0, abs=EXACT)
+    assert (0.95 * one_cycle_momentum(10_000, three=three)).values(10_000) == pytest.approx(expected, rel=0, abs=EXACT)
 
 
 def test_warm_restarts_where_torch_has_them():
@@ -107,7 +107,7 @@ def test_warm_restarts_where_torch_has_them():
         o = optimizer()
         made = lr_scheduler.CosineAnnealingWarmRestarts(o, period, mult, eta_min=0.05)
         schedule = warm_restarts(period, mult=mult, floor=0.05)
-        for s in range(2000):
+        for s in range(10_000):
             made.step(s)
             if 0 <= made.T_cur < made.T_i:
                 assert schedule(s) == pytest.approx(o.param_groups[0]["lr"], rel=0, abs=EXACT), (period, mult, s)

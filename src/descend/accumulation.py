@@ -19,6 +19,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from descend.schedules.arguments import below_1, whole
+
 Loss = Callable[[nn.Module, Any], Tensor]
 
 
@@ -33,13 +35,11 @@ class NoiseScale:
         decay: of the moving averages, from 0 up and below 1.
 
     Raises:
-        ValueError: the decay is outside of its limits.
+        TypeError, ValueError: the decay is outside of its limits.
     """
 
     def __init__(self, decay: float = 0.99) -> None:
-        if not 0 <= decay < 1:
-            raise ValueError(f"decay is {decay!r}; give a number from 0 up and below 1")
-        self._decay = decay
+        self._decay = below_1("decay", decay)
         self._variance = self._square = 0.0
         self.count = 0
         """How many batches were measured."""
@@ -104,17 +104,18 @@ def accumulate(
     Args:
         loss: takes model and batch, returns the mean loss over its examples.
         model: whose parameters get the gradient.
-        batch: a tensor, or tuples, lists and mappings of tensors, examples in the first dimension.
+        batch: a tensor, or tuples, lists and mappings of tensors, examples in the first dimension; of lists without
+            tensors those that are as long are cut too, and what else there is goes to every part whole.
         largest: examples of a part, 1 or more.
         noise: is told of the batch if it has two parts or more.
         scaler: the gradient scaler in use; the gradient is scaled by it, the noise scale's norms are not.
 
     Raises:
-        ValueError: largest is below 1, the batch's tensors are none or not equally long, or the noise scale is to be
-            measured under DistributedDataParallel, where no process has the gradient of a part alone.
+        TypeError, ValueError: largest is no whole number from 1 up, the batch's tensors are none or not equally long,
+            or the noise scale is to be measured under DistributedDataParallel, where no process has the gradient of a
+            part alone. An error of the loss leaves the gradient of the parts before it.
     """
-    if isinstance(largest, bool) or not isinstance(largest, int) or largest < 1:
-        raise ValueError(f"largest is {largest!r}; give a whole number, 1 or more")
+    largest = whole("largest", largest)
     if noise is not None and hasattr(model, "no_sync"):
         raise ValueError(
             "noise cannot be measured on a model that exchanges gradients; leave it out, or give its module"
@@ -123,21 +124,24 @@ def accumulate(
     count = -(-examples // largest)
     bounds = [part * examples // count for part in range(count + 1)]
     sizes = [end - begin for begin, end in itertools.pairwise(bounds)]
-    parts = (_cut(batch, begin, end) for begin, end in itertools.pairwise(bounds))
+    parts = (_cut(batch, begin, end, examples) for begin, end in itertools.pairwise(bounds))
     gradients = _Parts(model, scaler) if noise is not None and count > 1 else None
     losses = []
-    for number, (part, size) in enumerate(zip(parts, sizes, strict=True), 1):
-        if gradients is not None:
-            gradients.make_room()
-        with _alone(model) if number < count else nullcontext():
-            value = loss(model, part) * (size / examples)
-            scaled = value if scaler is None else scaler.scale(value)
-            scaled.backward()  # type: ignore[no-untyped-call]
-        losses.append(value.item())
-        if gradients is not None:
-            gradients.collect(size / examples)
+    try:
+        for number, (part, size) in enumerate(zip(parts, sizes, strict=True), 1):
+            if gradients is not None:
+                gradients.make_room()
+            with _alone(model) if number < count else nullcontext():
+                value = loss(model, part) * (size / examples)
+                scaled = value if scaler is None else scaler.scale(value)
+                scaled.backward()  # type: ignore[no-untyped-call]
+            losses.append(value.item())
+            if gradients is not None:
+                gradients.collect(size / examples)
+    finally:
+        square = 0.0 if gradients is None else gradients.put_back()
     if gradients is not None and noise is not None:
-        noise.add(gradients.squares, sizes, gradients.put_back())
+        noise.add(gradients.squares, sizes, square)
     return math.fsum(losses)
 
 
@@ -182,8 +186,9 @@ def _sum(one: Tensor | None, other: Tensor | None) -> Tensor | None:
 
 
 def _square(gradients: Sequence[Tensor | None]) -> float:
-    """The squared norm of a gradient."""
-    held = [gradient for gradient in gradients if gradient is not None]
+    """The squared norm of a gradient; of a sparse one that of its values, each place counted once."""
+    dense = (g.coalesce().values() if g is not None and g.is_sparse else g for g in gradients)
+    held = [gradient for gradient in dense if gradient is not None]
     return float(torch.stack(torch._foreach_norm(held)).double().square().sum()) if held else 0.0
 
 
@@ -196,19 +201,20 @@ def _length(batch: Any) -> int:
 
 def _tensors(batch: Any) -> list[Tensor]:
     if isinstance(batch, Tensor):
-        return [batch]
-    if isinstance(batch, Mapping):
-        return [tensor for part in batch.values() for tensor in _tensors(part)]
-    if isinstance(batch, (tuple, list)):
-        return [tensor for part in batch for tensor in _tensors(part)]
-    return []
+        return [batch] if batch.ndim else []
+    parts = batch.values() if isinstance(batch, Mapping) else batch if isinstance(batch, (tuple, list)) else ()
+    return [tensor for part in parts for tensor in _tensors(part)]
 
 
-def _cut(batch: Any, begin: int, end: int) -> Any:
+def _cut(batch: Any, begin: int, end: int, examples: int) -> Any:
+    """A part of a batch: of its tensors, and of lists that hold something for each example, such as names."""
     if isinstance(batch, Tensor):
-        return batch[begin:end]
+        return batch[begin:end] if batch.ndim else batch
     if isinstance(batch, Mapping):
-        return {name: _cut(part, begin, end) for name, part in batch.items()}
-    if isinstance(batch, (tuple, list)):
-        return type(batch)(_cut(part, begin, end) for part in batch)
-    return batch
+        return {name: _cut(part, begin, end, examples) for name, part in batch.items()}
+    if not isinstance(batch, (tuple, list)):
+        return batch
+    if len(batch) == examples and not _tensors(batch):
+        return batch[begin:end]
+    parts = [_cut(part, begin, end, examples) for part in batch]
+    return type(batch)(*parts) if hasattr(batch, "_fields") else type(batch)(parts)  # a named tuple's own way

@@ -1,6 +1,6 @@
 """Growing the batch in place of lowering the rate.
 
-    growth = BatchGrowth(multistep(60, 120, 160, factor=0.2), batch_size=128, examples=50_000)   # per epoch
+    growth = BatchGrowth(multistep(60, 120, 160, factor=0.2), start=128, examples=50_000)   # per epoch
     sampler = GrowingBatchSampler(50_000, growth.batch_size, seed=0)
     loader = DataLoader(data, batch_sampler=sampler)
     optimizer = descend.SGD(model.parameters(), lr=0.1 * growth.rates(200), momentum=0.9)
@@ -16,16 +16,18 @@ from __future__ import annotations
 
 import itertools
 import math
-from bisect import bisect_right
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import reduce
+from operator import itemgetter, rshift
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.utils.data import Sampler
 
-from descend.schedules import Schedule
+from descend.schedules import Schedule, linear
+from descend.schedules.arguments import below_1, whole
 
 LARGEST_SHARE = 10
 """The batch grows up to the examples divided by this; the paper's rule for B << N."""
@@ -44,14 +46,11 @@ def scaled_rate(
         new_momentum: the other one; by default the same.
 
     Raises:
-        ValueError: a batch size is below 1, or a momentum is not from 0 up and below 1.
+        TypeError, ValueError: a batch size is no whole number from 1 up, or a momentum is not from 0 up and below 1.
     """
     other = momentum if new_momentum is None else new_momentum
-    if batch_size < 1 or new_batch_size < 1:
-        raise ValueError(f"batch_size is {batch_size} and new_batch_size {new_batch_size}; give 1 or more")
-    if not 0 <= momentum < 1 or not 0 <= other < 1:
-        raise ValueError(f"momentum is {momentum} and {other}; give numbers from 0 up and below 1")
-    return lr * (new_batch_size / batch_size) * ((1 - other) / (1 - momentum))
+    grown = whole("new_batch_size", new_batch_size) / whole("batch_size", batch_size)
+    return lr * grown * ((1 - below_1("new_momentum", other)) / (1 - below_1("momentum", momentum)))
 
 
 @dataclass(frozen=True)
@@ -64,30 +63,29 @@ class BatchGrowth:
 
     Args:
         schedule: of the rate, over epochs in place of steps; above 0.
-        batch_size: at a multiplier of 1.
+        start: the batch size at a multiplier of 1.
         examples: in the training data.
         largest: batch size; by default a tenth of the examples.
 
     Raises:
-        ValueError: batch size or largest make no sense.
+        TypeError, ValueError: an argument makes no sense.
     """
 
     schedule: Schedule
     start: int
     examples: int
-    largest: int
+    largest: int | None = None
 
-    def __init__(self, schedule: Schedule, batch_size: int, examples: int, largest: int | None = None) -> None:
-        if not isinstance(schedule, Schedule):
-            raise TypeError(f"schedule is {schedule!r}; give one of descend.schedules, over epochs")
-        most = max(batch_size, examples // LARGEST_SHARE) if largest is None else largest
-        if not 1 <= batch_size <= most <= examples:
+    def __post_init__(self) -> None:
+        if not isinstance(self.schedule, Schedule):
+            raise TypeError(f"schedule is {self.schedule!r}; give one of descend.schedules, over epochs")
+        start, examples = whole("start", self.start), whole("examples", self.examples)
+        most = max(start, examples // LARGEST_SHARE) if self.largest is None else whole("largest", self.largest)
+        if not start <= most <= examples:
             raise ValueError(
-                f"batch_size is {batch_size} and largest {most}, of {examples} examples; give "
-                "1 <= batch_size <= largest <= examples"
+                f"start is {start} and largest {most}, of {examples} examples; give start <= largest <= examples"
             )
-        values = {"schedule": schedule, "start": batch_size, "examples": examples, "largest": most}
-        for name, value in values.items():
+        for name, value in {"start": start, "examples": examples, "largest": most}.items():
             object.__setattr__(self, name, value)
 
     def batch_size(self, epoch: int) -> int:
@@ -96,6 +94,7 @@ class BatchGrowth:
         Raises:
             ValueError: the schedule is not above 0 there.
         """
+        assert self.largest is not None
         return max(1, min(self.largest, round(self.start / self._multiplier(epoch))))
 
     def rate(self, epoch: int) -> float:
@@ -104,15 +103,25 @@ class BatchGrowth:
 
     def updates(self, epochs: int) -> int:
         """Return how many updates so many epochs take, an odd rest of an epoch counted as one."""
-        return sum(-(-self.examples // self.batch_size(epoch)) for epoch in range(epochs))
+        return sum(map(self._updates, range(epochs)))
 
-    def rates(self, epochs: int) -> PerEpoch:
-        """Return the rate's multiplier as a schedule over steps, for so many epochs.
+    def rates(self, epochs: int) -> Schedule:
+        """Return the rate's multiplier as a schedule over steps, for so many epochs; from there on it holds the last.
 
         Each epoch has its own number of steps, as a `GrowingBatchSampler` without `drop_last` gives them.
+
+        Raises:
+            ValueError: there is no epoch.
         """
-        lengths = [-(-self.examples // self.batch_size(epoch)) for epoch in range(epochs)]
-        return PerEpoch(tuple(lengths), tuple(self.rate(epoch) for epoch in range(epochs)))
+        each = ((self.rate(epoch), self._updates(epoch)) for epoch in range(whole("epochs", epochs)))
+        alike = (
+            (rate, sum(updates for _, updates in epochs_of_it))
+            for rate, epochs_of_it in itertools.groupby(each, key=itemgetter(0))
+        )
+        return reduce(rshift, (linear(updates, start=rate, end=rate) for rate, updates in alike))
+
+    def _updates(self, epoch: int) -> int:
+        return -(-self.examples // self.batch_size(epoch))
 
     def _multiplier(self, epoch: int) -> float:
         value = self.schedule(epoch)
@@ -121,38 +130,14 @@ class BatchGrowth:
         return value
 
 
-@dataclass(frozen=True)
-class PerEpoch(Schedule):
-    """A value per epoch as a schedule over steps, epochs being of different lengths.
-
-    lengths: steps of each epoch. multipliers: its value.
-    """
-
-    lengths: tuple[int, ...]
-    multipliers: tuple[float, ...]
-    _ends: tuple[int, ...] = field(init=False, repr=False, compare=False)
-
-    def __post_init__(self) -> None:
-        if not self.lengths or len(self.lengths) != len(self.multipliers) or min(self.lengths) < 1:
-            raise ValueError("PerEpoch: give one or more epochs, each with 1 step or more and a value")
-        object.__setattr__(self, "_ends", tuple(itertools.accumulate(self.lengths)))
-        object.__setattr__(self, "length", self._ends[-1])
-
-    def __call__(self, s: float) -> float:
-        """Return the value of the epoch that s is in; after the last one, its value."""
-        return self.multipliers[min(bisect_right(self._ends, self.held(s)), len(self._ends) - 1)]
-
-    def __repr__(self) -> str:
-        return f"PerEpoch({self.lengths!r}, {self.multipliers!r})"
-
-
 class GrowingBatchSampler(Sampler[list[int]]):
     """Batches of indices for torch's DataLoader (`batch_sampler=`), of another size in each epoch.
 
     The order of an epoch is decided by seed and epoch alone, so a resumed run sees the batches that it would have seen:
     `set_epoch(epoch, start=batches_done)`. In several processes each takes its share of every batch, which together are
-    the batches of one process; the last ones, where they would be uneven, are filled up from the epoch's beginning, as
-    DistributedSampler fills up.
+    the batches of one process; where a batch is no multiple of the processes their shares differ by one example, which
+    their mean then weighs by a little less. torch's DistributedSampler gives each process batches of its own instead.
+    A last batch with fewer examples than processes is filled up from the epoch's beginning, as torch fills up.
 
     Args:
         examples: how many there are.
@@ -178,8 +163,6 @@ class GrowingBatchSampler(Sampler[list[int]]):
         num_replicas: int | None = None,
         rank: int | None = None,
     ) -> None:
-        if examples < 1:
-            raise ValueError(f"examples is {examples}; give 1 or more")
         together = torch.distributed.is_available() and torch.distributed.is_initialized()
         replicas = num_replicas or (torch.distributed.get_world_size() if together else 1)
         place = rank if rank is not None else torch.distributed.get_rank() if together else 0
@@ -187,7 +170,8 @@ class GrowingBatchSampler(Sampler[list[int]]):
             raise ValueError(f"rank is {place} of {replicas}; give 0 to num_replicas - 1")
         if not callable(batch_size):
             raise TypeError(f"batch_size is {batch_size!r}; give a function of the epoch, such as lambda epoch: 128")
-        self._examples, self._batch_size, self._seed = examples, batch_size, seed
+        self._examples, self._seed = whole("examples", examples), whole("seed", seed, least=0)
+        self._batch_size = batch_size
         self._shuffle, self._drop_last = shuffle, drop_last
         self._rank, self._replicas = place, replicas
         self._epoch = self._start = 0
@@ -198,8 +182,9 @@ class GrowingBatchSampler(Sampler[list[int]]):
         Raises:
             ValueError: one of them is negative, or the epoch has fewer batches.
         """
-        if epoch < 0 or not 0 <= start <= self._count(epoch):
-            raise ValueError(f"epoch is {epoch} and start {start}; give 0 or more, start up to the epoch's batches")
+        epoch, start = whole("epoch", epoch, least=0), whole("start", start, least=0)
+        if start > (most := self._count(epoch)):
+            raise ValueError(f"start is {start}, and epoch {epoch} has {most} batches; give at most so many")
         self._epoch, self._start = epoch, start
 
     def __len__(self) -> int:
@@ -212,7 +197,7 @@ class GrowingBatchSampler(Sampler[list[int]]):
         order = self._order()
         for place in range(self._start, self._count(self._epoch)):
             batch = order[place * size : (place + 1) * size]
-            lacking = -len(batch) % self._replicas
+            lacking = max(0, self._replicas - len(batch))
             batch += [order[extra % len(order)] for extra in range(lacking)]
             yield batch[self._rank :: self._replicas]
 
@@ -227,7 +212,7 @@ class GrowingBatchSampler(Sampler[list[int]]):
         size = self._batch_size(epoch)
         if isinstance(size, bool) or not isinstance(size, int) or not self._replicas <= size:
             raise ValueError(f"batch_size({epoch}) is {size!r}; give a whole number, {self._replicas} or more")
-        return min(size, self._examples)
+        return size
 
     def _count(self, epoch: int) -> int:
         size = self._size(epoch)
@@ -267,7 +252,7 @@ class _InGroups:
 
     def __call__(self, inputs: Tensor) -> Tensor:
         plain = type(self.layer).forward
-        groups = max(1, round(len(inputs) / self.group))
+        groups = max(1, min(round(len(inputs) / self.group), len(inputs) // 2))  # of one example there is no variance
         if not self.layer.training or groups == 1:
             return plain(self.layer, inputs)  # type: ignore[no-any-return]
         return torch.cat([plain(self.layer, part) for part in inputs.tensor_split(groups)])

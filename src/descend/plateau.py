@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from descend.optimizer import Optimizer
 from descend.schedules import Schedule
+from descend.schedules.arguments import at_least_0, below_1, share, whole
 
 Mode = Literal["min", "max"]
 
@@ -28,24 +29,23 @@ class _Rate:
     """The rates of an optimizer's groups, numbers or schedules, times a factor that falls.
 
     A number stands in the group, so that the optimizer's state dict carries it scaled; a schedule does not, and is
-    scaled anew when the factor is loaded.
+    scaled anew when the factor is loaded. What drives a rate is read at each fall, as somebody may have replaced it.
     """
 
     def __init__(self, optimizer: torch.optim.Optimizer) -> None:
+        if not isinstance(optimizer, torch.optim.Optimizer):
+            raise TypeError(f"optimizer is {type(optimizer).__name__}; give one of torch's kind")
         self._optimizer, self.scale = optimizer, 1.0
-        self._schedules: dict[int, Schedule] = {}
-        if isinstance(optimizer, Optimizer):
-            driven = ((i, optimizer._schedules[i].get("lr")) for i in range(len(optimizer.param_groups)))
-            self._schedules = {i: value for i, value in driven if isinstance(value, Schedule)}
+        self._put: dict[int, tuple[Schedule, Schedule, float]] = {}  # by group: what is in force, unscaled, and times
 
     def multiply(self, factor: float) -> None:
         """Multiply every group's rate."""
         self.scale *= factor
-        self._scale_schedules()
         for i, group in enumerate(self._optimizer.param_groups):
-            if i in self._schedules:
-                continue
-            if isinstance(group["lr"], Tensor):
+            if self._driving(i) is not None:
+                unscaled, times = self._origin(i)
+                self._drive(i, unscaled, times * factor)
+            elif isinstance(group["lr"], Tensor):
                 group["lr"].mul_(factor)
             else:
                 group["lr"] *= factor
@@ -53,12 +53,26 @@ class _Rate:
     def load(self, scale: float) -> None:
         """Take a saved factor over."""
         self.scale = scale
-        self._scale_schedules()
+        for i in range(len(self._optimizer.param_groups)):
+            if self._driving(i) is not None:
+                self._drive(i, self._origin(i)[0], scale)
 
-    def _scale_schedules(self) -> None:
-        for i, schedule in self._schedules.items():
-            assert isinstance(self._optimizer, Optimizer)
-            self._optimizer.set_schedule("lr", self.scale * schedule, group=i)
+    def _driving(self, group: int) -> Schedule | None:
+        driving = self._optimizer._schedules[group].get("lr") if isinstance(self._optimizer, Optimizer) else None
+        return driving if isinstance(driving, Schedule) else None
+
+    def _origin(self, group: int) -> tuple[Schedule, float]:
+        """The schedule in force without our factor, and the factor; another's schedule has none of ours."""
+        driving = self._driving(group)
+        assert driving is not None
+        ours, unscaled, times = self._put.get(group, (None, driving, 1.0))
+        return (unscaled, times) if driving is ours else (driving, 1.0)
+
+    def _drive(self, group: int, unscaled: Schedule, times: float) -> None:
+        assert isinstance(self._optimizer, Optimizer)
+        scaled = times * unscaled
+        self._put[group] = scaled, unscaled, times
+        self._optimizer.set_schedule("lr", scaled, group=group)
 
 
 class _Best:
@@ -67,9 +81,7 @@ class _Best:
     def __init__(self, mode: Mode, threshold: float) -> None:
         if mode not in ("min", "max"):
             raise ValueError(f"mode is {mode!r}; choose 'min' or 'max'")
-        if not 0 <= threshold < math.inf:
-            raise ValueError(f"threshold is {threshold!r}; give a number, 0 or more")
-        self._mode, self._threshold = mode, threshold
+        self._mode, self._threshold = mode, at_least_0("threshold", threshold)
         self.metric: float | None = None
         self.waited = 0
 
@@ -84,9 +96,9 @@ class _Best:
     def _is_better(self, metric: float) -> bool:
         if self.metric is None:
             return not math.isnan(metric)
-        if self._mode == "min":
-            return metric < self.metric - self._threshold * abs(self.metric)
-        return metric > self.metric + self._threshold * abs(self.metric)
+        gain = self.metric - metric if self._mode == "min" else metric - self.metric
+        # After an infinite one, of a run that diverged at once, any that is finite is better by more than a share.
+        return gain > (self._threshold * abs(self.metric) if math.isfinite(self.metric) else 0.0)
 
 
 class _OnPlateau:
@@ -133,7 +145,7 @@ class ReduceOnPlateau(_OnPlateau):
         floor: the least share of the first rate that is left; a fall below it stops there.
 
     Raises:
-        ValueError: an argument makes no sense.
+        TypeError, ValueError: an argument makes no sense.
     """
 
     def __init__(
@@ -147,10 +159,8 @@ class ReduceOnPlateau(_OnPlateau):
         cooldown: int = 0,
         floor: float = 0.0,
     ) -> None:
-        _check(factor, patience)
-        if cooldown < 0 or not 0 <= floor < 1:
-            raise ValueError(f"cooldown is {cooldown!r} and floor {floor!r}; give 0 or more, and a share below 1")
-        self._factor, self._patience, self._cooldown, self._floor = factor, patience, cooldown, floor
+        self._factor, self._patience = share("factor", factor), whole("patience", patience, least=0)
+        self._cooldown, self._floor = whole("cooldown", cooldown, least=0), below_1("floor", floor)
         super().__init__(optimizer, mode, threshold)
         self._cooling = 0
 
@@ -200,7 +210,7 @@ class AnnealingRestarts(_OnPlateau):
         mode: "min" for a loss, "max" for BLEU or an accuracy.
 
     Raises:
-        ValueError: an argument makes no sense.
+        TypeError, ValueError: an argument makes no sense.
     """
 
     def __init__(
@@ -213,11 +223,9 @@ class AnnealingRestarts(_OnPlateau):
         restarts: int = 2,
         mode: Mode = "min",
     ) -> None:
-        _check(factor, patience, least=1)
-        if restarts < 0:
-            raise ValueError(f"restarts is {restarts!r}; give 0 or more")
+        self._factor, self._patience = share("factor", factor), whole("patience", patience)
+        self._restarts = whole("restarts", restarts, least=0)
         self._model, self._optimizer = model, optimizer
-        self._factor, self._patience, self._restarts = factor, patience, restarts
         super().__init__(optimizer, mode, threshold=0.0)
         self._weights: dict[str, Any] | None = None
         self._done = 0
@@ -256,10 +264,3 @@ class AnnealingRestarts(_OnPlateau):
         super().load_state_dict(state_dict)
         self._done, self.finished = state_dict["done"], state_dict["finished"]
         self._weights = copy.deepcopy(state_dict["weights"])
-
-
-def _check(factor: float, patience: int, least: int = 0) -> None:
-    if not 0 < factor < 1:
-        raise ValueError(f"factor is {factor!r}; give a number between 0 and 1")
-    if isinstance(patience, bool) or not isinstance(patience, int) or patience < least:
-        raise ValueError(f"patience is {patience!r}; give a whole number, {least} or more")

@@ -9,10 +9,15 @@ the paper recommends are those at the ends of runs, where `optimizer.at_cycle_en
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
+from torch import Tensor
+
 from descend import optim
-from descend.schedules import normalized_decay, warm_restarts
+from descend.schedules import Schedule, normalized_decay, warm_restarts
+from descend.schedules.arguments import at_least_0, positive, whole
 
 if TYPE_CHECKING:
     from torch.optim.optimizer import ParamsT
@@ -26,7 +31,7 @@ def adamwr(
     """Return AdamW with warm restarts (AdamWR).
 
     Args:
-        params: parameters, names with parameters, or param groups.
+        params: parameters, names with parameters, or param groups; a group's own decay is normalised as well.
         period: steps of the first run; the paper takes 1 to 10 % of the budget.
         mult: each run is so many times as long as the one before.
         lr: the rate at a restart.
@@ -36,7 +41,8 @@ def adamwr(
     Raises:
         ValueError, TypeError: an argument makes no sense; the message names it.
     """
-    return optim.by_name("adamwpaper")(params, **_restarting(period, mult, lr, weight_decay), **arguments)
+    restarts = _Restarts("adamwr", period, mult)
+    return optim.by_name("adamwpaper")(**restarts.of(params, weight_decay), lr=lr, eta=restarts.eta, **arguments)
 
 
 def sgdwr(
@@ -45,7 +51,7 @@ def sgdwr(
     """Return SGDW with momentum 0.9 and warm restarts (SGDWR).
 
     Args:
-        params: parameters, names with parameters, or param groups.
+        params: parameters, names with parameters, or param groups; a group's own decay is normalised as well.
         period: steps of the first run.
         mult: each run is so many times as long as the one before.
         lr: the rate at a restart; 0.05 in the paper's runs.
@@ -55,7 +61,8 @@ def sgdwr(
     Raises:
         ValueError, TypeError: an argument makes no sense; the message names it.
     """
-    return optim.by_name("sgdwpaper")(params, **_restarting(period, mult, lr, weight_decay), **arguments)
+    restarts = _Restarts("sgdwr", period, mult)
+    return optim.by_name("sgdwpaper")(**restarts.of(params, weight_decay), lr=lr, eta=restarts.eta, **arguments)
 
 
 def torch_weight_decay(weight_decay: float, steps: int, lr: float) -> float:
@@ -71,13 +78,32 @@ def torch_weight_decay(weight_decay: float, steps: int, lr: float) -> float:
         lr: the rate at its peak.
 
     Raises:
-        ValueError: steps or rate are not above 0.
+        ValueError: steps or rate are not above 0, or the decay is below it.
     """
-    if not steps > 0 or not lr > 0:
-        raise ValueError(f"torch_weight_decay: steps and lr must be above 0; got {steps!r} and {lr!r}")
-    return float(weight_decay / steps**0.5 / lr)
+    decay = at_least_0("torch_weight_decay: weight_decay", weight_decay)
+    root = math.sqrt(positive("torch_weight_decay: steps", steps))
+    return decay / root / positive("torch_weight_decay: lr", lr)
 
 
-def _restarting(period: int, mult: float, lr: float, weight_decay: float) -> dict[str, Any]:
-    decay = weight_decay * normalized_decay(period, mult=mult)
-    return {"lr": lr, "weight_decay": decay, "eta": warm_restarts(period, mult=mult)}
+class _Restarts:
+    """What both presets put in: eta, and decays normalised to the length of each run."""
+
+    def __init__(self, name: str, period: int, mult: float) -> None:
+        self._name, self.eta = name, warm_restarts(whole(f"{name}: period", period), mult=mult)
+        self._per_run = normalized_decay(self.eta.period, mult=self.eta.mult)
+
+    def of(self, params: ParamsT, weight_decay: Any) -> dict[str, Any]:
+        """Parameters and decay as the optimizer takes them, each group's own decay normalised too."""
+        several = isinstance(params, Iterable) and not isinstance(params, Tensor)
+        groups = [self._group(given) for given in params] if several else params  # anything else is refused there
+        return {"params": groups, "weight_decay": self._normalized(weight_decay)}
+
+    def _group(self, given: Any) -> Any:
+        if not isinstance(given, dict) or "weight_decay" not in given:
+            return given
+        return {**given, "weight_decay": self._normalized(given["weight_decay"])}
+
+    def _normalized(self, decay: Any) -> Schedule:
+        return (
+            decay if isinstance(decay, Schedule) else at_least_0(f"{self._name}: weight_decay", decay)
+        ) * self._per_run

@@ -11,7 +11,6 @@ which training moves, under a rising rate and for a few steps; it is no tuned ra
 
 from __future__ import annotations
 
-import copy
 import itertools
 import math
 import statistics
@@ -26,6 +25,8 @@ import torch
 from torch import Tensor, nn
 
 from descend.optimizer import Optimizer
+from descend.restoring import generators, restored
+from descend.schedules.arguments import whole
 from descend.tasks.seeding import seeded
 
 Loss = Callable[[nn.Module, Any], Tensor]
@@ -151,11 +152,12 @@ class RangeTest:
         except ModuleNotFoundError:
             raise ModuleNotFoundError("RangeTest.plot needs altair: pip install 'descend[lab]'") from None
         scale = alt.Scale(type="linear" if self.sweeps[0].form == "linear" else "log", nice=False)
-        first = max(sweep.smoothed()[0] for sweep in self.sweeps)
-        least = min(min(sweep.smoothed()) for sweep in self.sweeps)
+        drawn = [sweep for sweep in self.sweeps if sweep.losses]  # a run may diverge before it has one
+        first = max((sweep.smoothed()[0] for sweep in drawn), default=1.0)
+        least = min((min(sweep.smoothed()) for sweep in drawn), default=0.0)
         rows = [
             {"rate": rate, "loss": loss, "seed": str(sweep.seed)}
-            for sweep in self.sweeps
+            for sweep in drawn
             for rate, loss in zip(sweep.rates, sweep.smoothed(), strict=True)
         ]
         heights = alt.Scale(domain=[least - 0.05 * (first - least), first + 0.5 * (first - least)], clamp=True)
@@ -184,13 +186,14 @@ def range_test(
 ) -> RangeTest:
     """Train a few steps under a rising rate, once per seed, and put everything back.
 
-    Parameters, buffers, gradients, modes, the optimizer's state and groups, the scaler, the generators of Python,
-    NumPy, torch and the loader are afterwards what they were, bit for bit, also after an error or Ctrl-C. Groups keep
-    the ratios between their rates: `low` and `high` are rates of the group that has the largest.
+    Parameters, buffers, extra state, gradients, modes, the optimizer's state and groups, the scaler, the generators of
+    Python, NumPy, torch and the loader are afterwards what they were, bit for bit, also after an error or Ctrl-C. Out
+    of reach are generators inside of a data set, and what hooks on steps or on modules do. Groups keep the ratios
+    between their rates: `low` and `high` are rates of the group that has the largest.
 
     Args:
         model: in the mode in which it is to be tested.
-        optimizer: of its parameters; any of torch's kind.
+        optimizer: of its parameters; any of torch's kind that steps without a closure.
         loss: takes model and batch, returns the scalar to call backward on.
         batches: what can be iterated anew, such as a DataLoader; begun again where it ends.
         low: the first rate, above 0; 0 too where the form is linear.
@@ -201,16 +204,21 @@ def range_test(
         scaler: the gradient scaler in use.
 
     Raises:
-        TypeError, ValueError: an argument makes no sense, or batches can be iterated only once.
+        TypeError, ValueError: an argument makes no sense, batches can be iterated only once, the optimizer needs a
+            closure, or every group's rate is 0, so that their ratios are not known.
     """
     rates = rising(low, high, steps, form)
+    if isinstance(optimizer, torch.optim.LBFGS):
+        raise TypeError("range_test: optimizer is LBFGS, which searches along a line by itself; give one with a rate")
     if isinstance(batches, Iterator):  # beginning to iterate would already draw from the loader's generator
         raise TypeError("range_test: batches can be iterated only once; give a DataLoader or a list of batches")
-    if not seeds:
-        raise ValueError("range_test: seeds is empty; give one or more")
+    if not isinstance(seeds, Sequence) or not seeds:
+        raise TypeError(f"range_test: seeds is {seeds!r}; give one whole number or more, such as (0, 1, 2)")
+    seeds = [whole("range_test: a seed", seed, least=0) for seed in seeds]
+    _shares(optimizer)
     sweeps = []
     for seed in seeds:
-        with _restored(model, optimizer, batches, scaler), seeded(seed):
+        with restored(model, optimizer, batches, scaler), seeded(seed):
             _reseed(batches, seed)
             sweeps.append(sweep(model, optimizer, loss, _endless(batches), rates, form=form, seed=seed, scaler=scaler))
     return RangeTest(tuple(sweeps))
@@ -294,10 +302,14 @@ def _backward_and_step(value: Tensor, optimizer: torch.optim.Optimizer, scaler: 
 
 
 def _shares(optimizer: torch.optim.Optimizer) -> list[float]:
-    """Each group's rate as a share of the largest."""
-    rates = [float(group["lr"]) for group in optimizer.param_groups]
-    largest = max(rates)
-    return [rate / largest if largest > 0 else 1.0 for rate in rates]
+    """Each group's rate as a share of the largest; where all are 0, as in a warm-up of torch, of their initial ones."""
+    for key in ("lr", "initial_lr"):
+        rates = [float(group.get(key, 0.0)) for group in optimizer.param_groups]
+        if (largest := max(rates)) > 0:
+            return [rate / largest for rate in rates]
+    if len(rates) > 1:
+        raise ValueError("range_test: every group's lr is 0, so their ratios are not known; give one of them a rate")
+    return [1.0]
 
 
 def _set_rates(optimizer: torch.optim.Optimizer, rate: float, shares: Sequence[float]) -> None:
@@ -316,7 +328,13 @@ def _counted(optimizer: torch.optim.Optimizer) -> Iterator[Callable[[], int]]:
         yield lambda: optimizer.applied_steps - before
         return
     calls: list[None] = []
-    hook = optimizer.register_step_post_hook(lambda *_: calls.append(None))
+
+    def note(*_: Any) -> None:
+        found_inf = getattr(optimizer, "found_inf", None)  # of a scaler that leaves the skipping to a fused step
+        if found_inf is None or not found_inf.item():
+            calls.append(None)
+
+    hook = optimizer.register_step_post_hook(note)
     try:
         yield lambda: len(calls)
     finally:
@@ -333,52 +351,6 @@ def _endless(batches: Iterable[Any]) -> Iterator[Any]:
             raise ValueError("range_test: batches has none; give one or more")
 
 
-def _generators(batches: Any) -> list[torch.Generator]:
-    """The generators of a DataLoader's own, by which it draws the order of its data."""
-    holders = [batches, getattr(batches, "sampler", None), getattr(batches, "batch_sampler", None)]
-    holders.append(getattr(holders[-1], "sampler", None))
-    found = [getattr(holder, "generator", None) for holder in holders]
-    return list({id(one): one for one in found if isinstance(one, torch.Generator)}.values())
-
-
 def _reseed(batches: Any, seed: int) -> None:
-    for generator in _generators(batches):
+    for generator in generators(batches):
         generator.manual_seed(seed)
-
-
-@contextmanager
-def _restored(
-    model: nn.Module, optimizer: torch.optim.Optimizer, batches: Any, scaler: torch.amp.GradScaler | None
-) -> Iterator[None]:
-    """Put model, optimizer, scaler and loader back after a block, whatever ends it."""
-    held = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-    parameters = list({id(one): one for one in [*model.parameters(), *held]}.values())
-    buffers = [(m, name, b) for m in model.modules() for name, b in m._buffers.items()]
-    values = [(tensor, tensor.detach().clone()) for tensor in [*parameters, *(b for *_, b in buffers if b is not None)]]
-    gradients = [(one, one.grad, None if one.grad is None else one.grad.detach().clone()) for one in parameters]
-    modes = [(module, module.training) for module in model.modules()]
-    state = copy.deepcopy(optimizer.state_dict())
-    scale = None if scaler is None else scaler.state_dict()
-    drawn = [(generator, generator.get_state()) for generator in _generators(batches)]
-    place = batches.state_dict() if hasattr(batches, "state_dict") else None  # of a stateful loader
-    try:
-        yield
-    finally:
-        for module, name, buffer in buffers:
-            module._buffers[name] = buffer
-        with torch.no_grad():
-            for tensor, value in values:
-                tensor.copy_(value)
-            for parameter, gradient, value in gradients:
-                parameter.grad = gradient
-                if gradient is not None:
-                    gradient.copy_(value)
-        for module, mode in modes:
-            module.training = mode
-        optimizer.load_state_dict(state)
-        if scaler is not None and scale is not None:
-            scaler.load_state_dict(scale)
-        for generator, position in drawn:
-            generator.set_state(position)
-        if place is not None:
-            batches.load_state_dict(place)

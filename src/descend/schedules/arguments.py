@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Callable
 from dataclasses import MISSING, fields
 from numbers import Real
@@ -43,10 +44,26 @@ def positive(where: str, value: object) -> float:
     return finite(where, value)
 
 
+def at_least_0(where: str, value: object) -> float:
+    """Return a finite number from 0 up as a float."""
+    wanted = f"{where} must be a finite number from 0 up"
+    if _number(wanted, value) < 0:
+        raise ValueError(f"{wanted}; got {value!r}")
+    return finite(where, value)
+
+
 def share(where: str, value: object) -> float:
     """Return a number between 0 and 1, both excluded, as a float."""
     wanted = f"{where} must be a number between 0 and 1"
     if not 0 < _number(wanted, value) < 1:
+        raise ValueError(f"{wanted}; got {value!r}")
+    return finite(where, value)
+
+
+def below_1(where: str, value: object) -> float:
+    """Return a number from 0 up and below 1 as a float."""
+    wanted = f"{where} must be a number from 0 up and below 1"
+    if not 0 <= _number(wanted, value) < 1:
         raise ValueError(f"{wanted}; got {value!r}")
     return finite(where, value)
 
@@ -78,6 +95,10 @@ def flag(where: str, value: object) -> bool:
 def _number(wanted: str, value: Any) -> Any:
     if isinstance(value, bool) or not isinstance(value, Real):
         raise TypeError(f"{wanted}; got {value!r} ({type(value).__name__})")
-    if not math.isfinite(value):
+    try:
+        is_finite = math.isfinite(value)
+    except OverflowError:  # a whole number beyond the largest float
+        raise ValueError(f"{wanted}; got a number beyond {sys.float_info.max:.2g}") from None
+    if not is_finite:
         raise ValueError(f"{wanted}; got {value!r}")
     return value

@@ -68,7 +68,9 @@ class Schedule(ABC):
 
     def held(self, s: float) -> float:
         """Return s while it is within the length and the length from there on; ValueError if s is not 0 or more."""
-        if not s >= 0:
+        if hasattr(s, "item"):  # NumPy's and torch's numbers, which may overflow
+            s = s.item()
+        if not 0 <= s < math.inf:
             raise ValueError(f"s is the number of steps already applied, from 0 up; got {s!r}")
         return s if self.length is None else min(s, self.length)
 
@@ -99,8 +101,8 @@ class Schedule(ABC):
         except ModuleNotFoundError:
             raise ModuleNotFoundError("Schedule.plot needs altair: pip install 'descend[lab]'") from None
         shown = self._shown() if n is None else whole("plot: n", n)
-        steps = range(0, shown, max(1, shown // _POINTS))
-        rows = altair.InlineData(values=[{"step": s, "multiplier": self(s)} for s in steps])
+        steps = {*range(0, shown, max(1, shown // _POINTS)), shown - 1}
+        rows = altair.InlineData(values=[{"step": s, "multiplier": self(s)} for s in sorted(steps)])
         line = altair.Chart(rows, title=str(self)).mark_line(interpolate="linear")
         return line.encode(x=altair.X("step:Q", title="applied steps"), y=altair.Y("multiplier:Q"))
 

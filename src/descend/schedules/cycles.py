@@ -8,13 +8,15 @@ from abc import abstractmethod
 from bisect import bisect_right
 from collections.abc import Iterator
 from dataclasses import dataclass
+from threading import Lock
 
 from descend.schedules.arguments import convert, factor, finite, flag, positive, share, whole
 from descend.schedules.base import OfLength, Schedule, register
 from descend.schedules.shapes import half_wave, waves
 
-_ends: dict[tuple[int, float], tuple[int, ...]] = {}
-"""Ends of runs that were walked already, by period and mult; replaced as a whole, so that threads may share them."""
+_starts: dict[tuple[int, float], list[int]] = {}
+"""First steps of runs that were walked already, by period and mult; they only grow."""
+_walking = Lock()
 
 
 @register
@@ -86,7 +88,8 @@ class snapshot(OfLength):
     """Cosine runs of one length for a snapshot ensemble: (1 + cos(pi * (s mod c) / c)) / 2, c = ceil(n / count).
 
     n: updates in all. count: the number of runs, each of which ends with a snapshot; `cycles()` yields where. Where
-    they do not divide n, the last run is cut short. Huang et al. 2017 (arXiv:1704.00109, equation 2), whose iteration t
+    they do not divide n, the last run is cut short, and with few steps per run there are fewer: 5 of 2 steps each for
+    n = 10 and a count of 6. Huang et al. 2017 (arXiv:1704.00109, equation 2), whose iteration t
     is s + 1: each run begins at exactly 1, and its last update has a little more than 0. The authors' code is one
     update ahead.
     """
@@ -156,7 +159,8 @@ class restart(OfLength):
 
     def cycles(self) -> Iterator[int]:
         """Yield the steps at which runs have ended."""
-        return (-(-index * self.n // self.periods) for index in range(1, self.periods + 1))
+        ends = (-(-index * self.n // self.periods) for index in range(1, self.periods + 1))
+        return (end for end, _ in itertools.groupby(ends))  # several end at a step where there are more runs than steps
 
 
 @dataclass(frozen=True, repr=False)
@@ -175,7 +179,8 @@ class _Triangles(Schedule):
     def __call__(self, s: float) -> float:
         """Return floor + (1 - floor) * height * peak."""
         down = self.down or self.up
-        index, position = divmod(self.held(s), self.up + down)
+        s = self.held(s)
+        index, position = divmod(s, self.up + down)
         height = position / self.up if position <= self.up else (self.up + down - position) / down
         return self.floor + (1 - self.floor) * height * self._peak(int(index), s)
 
@@ -311,12 +316,11 @@ def _run(period: int, mult: float, s: float) -> tuple[int, int, int]:
     if mult == 1:
         index = int(s // period)
         return index, index * period, period
-    starts = _ends.get((period, mult), (0,))
+    starts = _starts.setdefault((period, mult), [0])
     if starts[-1] <= s:
-        walked = list(starts)
-        while walked[-1] <= s:
-            walked.append(walked[-1] + _length(period, mult, len(walked) - 1))
-        starts = _ends[period, mult] = tuple(walked)
+        with _walking:
+            while starts[-1] <= s:
+                starts.append(starts[-1] + _length(period, mult, len(starts) - 1))
     index = bisect_right(starts, s) - 1
     return index, starts[index], starts[index + 1] - starts[index]
 

@@ -11,7 +11,7 @@ from descend.schedules.arguments import positive, whole
 from descend.schedules.base import Schedule, constructors
 from descend.schedules.shapes import constant
 
-_LONGEST = 2000  # characters
+_LONGEST = 20_000  # characters
 _CONSTANTS = {"True": True, "False": False, "None": None}
 _EXAMPLE = 'such as "warmup(200) >> cosine(1000)"'
 
@@ -47,7 +47,10 @@ def parse(text: str) -> Schedule:
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
         place = f" (at character {error.offset})" if isinstance(error, SyntaxError) and error.offset else ""
         raise ValueError(f"schedule '{text}' cannot be read{place}; write one {_EXAMPLE}") from None
-    found = _Reader(text.strip()).value(tree)
+    try:
+        found = _Reader(text.strip()).value(tree)
+    except RecursionError:
+        raise ValueError("parse: the schedule is nested too deeply; join or multiply fewer") from None
     if isinstance(found, Schedule):
         return found
     if isinstance(tree, ast.Call) or isinstance(found, bool) or found is None:
