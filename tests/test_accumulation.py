@@ -193,6 +193,12 @@ def test_after_an_error_the_gradient_is_that_of_the_parts_before(measured):
     assert noise is None or noise.count == 0
 
 
+def test_a_loss_is_one_number():
+    model, batch = made()
+    with pytest.raises(TypeError, match=r"returned a tensor of shape \(10, 2\); let it return one number in a tensor"):
+        accumulate(lambda m, b: m(b[0]), model, batch, 10)
+
+
 def test_batches_of_any_build():
     model, (inputs, targets) = made()
     for batch, of in (

@@ -60,7 +60,7 @@ LAYERS = {
     "stubs": {"optim", "options"},
     "tasks": set(),
     "restoring": set(),
-    "rate_range": {"optimizer", "restoring", "schedules", "tasks"},
+    "rate_range": {"accumulation", "optimizer", "restoring", "schedules", "tasks"},
     "plateau": {"optimizer", "schedules"},
     "batching": {"schedules"},
     "accumulation": {"schedules"},

@@ -247,3 +247,14 @@ def fall(plateau):
     plateau.step(1.0)
     assert plateau.step(2.0) or plateau.step(2.0)
     plateau._best.metric = None
+
+
+@pytest.mark.parametrize("metric", [None, "0.5", torch.ones(2), [1.0, 2.0]])
+def test_a_metric_is_one_number(metric):
+    plateau = ReduceOnPlateau(torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))]))
+    before = plateau.state_dict()
+    with pytest.raises(TypeError, match=r"metric is .*; give a number, or a tensor that holds one"):
+        plateau.step(metric)
+    assert plateau.state_dict() == before
+    plateau.step(torch.tensor([0.5]))
+    assert plateau.state_dict()["best"] == 0.5

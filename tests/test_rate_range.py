@@ -209,6 +209,17 @@ def test_ratios_of_rates_that_stand_at_0():
         range_test(model, ours, loss, loader())
 
 
+def test_what_is_no_optimizer_or_no_loss():
+    model = Net()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    with pytest.raises(TypeError, match="optimizer is str; give one of torch's kind"):
+        range_test(model, "sgd", loss, loader())
+    with pytest.raises(TypeError, match=r"loss\(model, batch\) returned 1.0; let it return one number in a tensor"):
+        range_test(model, optimizer, lambda m, b: 1.0, loader())
+    with pytest.raises(TypeError, match=r"returned a tensor of shape \(8,\); let it return"):
+        range_test(model, optimizer, lambda m, b: m(b[0]).sum(1), loader())
+
+
 def test_an_optimizer_that_searches_along_lines_is_refused():
     model = Net()
     with pytest.raises(TypeError, match="optimizer is LBFGS"):

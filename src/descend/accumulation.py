@@ -132,7 +132,7 @@ def accumulate(
             if gradients is not None:
                 gradients.make_room()
             with _alone(model) if number < count else nullcontext():
-                value = loss(model, part) * (size / examples)
+                value = scalar_loss(loss(model, part)) * (size / examples)
                 scaled = value if scaler is None else scaler.scale(value)
                 scaled.backward()  # type: ignore[no-untyped-call]
             losses.append(value.item())
@@ -143,6 +143,14 @@ def accumulate(
     if gradients is not None and noise is not None:
         noise.add(gradients.squares, sizes, square)
     return math.fsum(losses)
+
+
+def scalar_loss(value: Any) -> Tensor:
+    """Return what a user's loss function gave, if it is one number in a tensor; TypeError if not."""
+    if not isinstance(value, Tensor) or value.numel() != 1:
+        what = f"a tensor of shape {tuple(value.shape)}" if isinstance(value, Tensor) else f"{value!r}"
+        raise TypeError(f"loss(model, batch) returned {what}; let it return one number in a tensor, such as a mean")
+    return value.reshape(())
 
 
 class _Parts:

@@ -87,9 +87,10 @@ class _Best:
 
     def take(self, metric: float) -> bool:
         """Note a metric, and tell whether it is better by more than the threshold; NaN never is."""
-        better = self._is_better(float(metric))
+        number = _number(metric)
+        better = self._is_better(number)
         if better:
-            self.metric = float(metric)
+            self.metric = number
         self.waited = 0 if better else self.waited + 1
         return better
 
@@ -264,3 +265,12 @@ class AnnealingRestarts(_OnPlateau):
         super().load_state_dict(state_dict)
         self._done, self.finished = state_dict["done"], state_dict["finished"]
         self._weights = copy.deepcopy(state_dict["weights"])
+
+
+def _number(metric: Any) -> float:
+    try:
+        if not isinstance(metric, str):
+            return float(metric)
+    except (TypeError, ValueError, RuntimeError):
+        pass
+    raise TypeError(f"metric is {metric!r}; give a number, or a tensor that holds one")

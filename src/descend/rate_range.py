@@ -24,6 +24,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from descend.accumulation import scalar_loss
 from descend.optimizer import Optimizer
 from descend.restoring import generators, restored
 from descend.schedules.arguments import whole
@@ -208,6 +209,8 @@ def range_test(
             closure, or every group's rate is 0, so that their ratios are not known.
     """
     rates = rising(low, high, steps, form)
+    if not isinstance(optimizer, torch.optim.Optimizer):
+        raise TypeError(f"range_test: optimizer is {type(optimizer).__name__}; give one of torch's kind")
     if isinstance(optimizer, torch.optim.LBFGS):
         raise TypeError("range_test: optimizer is LBFGS, which searches along a line by itself; give one with a rate")
     if isinstance(batches, Iterator):  # beginning to iterate would already draw from the loader's generator
@@ -271,7 +274,7 @@ def sweep(
     with _counted(optimizer) as count, warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=r"param_groups\[")  # a schedule's rate is overwritten on purpose
         for batch in itertools.islice(batches, _ATTEMPTS * len(rates)):
-            value = loss(model, batch)
+            value = scalar_loss(loss(model, batch))
             number = value.item()
             if len(losses) == applied:
                 losses.append(number)
