@@ -100,6 +100,76 @@ def signum(p, g, s, t, lr=1e-4, beta=0.9, weight_decay=0.0):
     return p - lr * _average(s, "m", _l2(g, p, weight_decay), beta).sign()
 
 
+def lamb(
+    p,
+    g,
+    s,
+    t,
+    lr=1e-3,
+    betas=(0.9, 0.999),
+    eps=1e-6,
+    weight_decay=0.0,
+    bias_correction=True,
+    always_adapt=True,
+    trust_clip=False,
+    trust_eps=0.0,
+    norm_limit=0.0,
+    decoupled_weight_decay=False,
+):
+    m, v = _average(s, "m", g, betas[0]), _average(s, "v", g**2, betas[1])
+    if bias_correction:
+        m, v = m / (1 - betas[0] ** t), v / (1 - betas[1] ** t)
+    u = m / (v.sqrt() + eps)
+    if decoupled_weight_decay:
+        p = p - lr * weight_decay * p
+    else:
+        u = u + weight_decay * p
+    size, length = p.norm().item(), u.norm().item()
+    if norm_limit:
+        size = min(size, norm_limit)
+    ratio = 1.0
+    if (weight_decay or always_adapt) and size > 0 and length > 0:
+        ratio = size / (length + trust_eps)
+        ratio = min(ratio, 1.0) if trust_clip else ratio
+    return p - lr * ratio * u
+
+
+def lars(
+    p,
+    g,
+    s,
+    t,
+    lr=1.0,
+    momentum=0.9,
+    dampening=0.0,
+    weight_decay=0.0,
+    nesterov=False,
+    trust_coefficient=1e-3,
+    trust_eps=0.0,
+    always_adapt=True,
+    trust_clip=False,
+    skip_vectors=True,
+):
+    if (p.ndim > 1 or not skip_vectors) and (weight_decay or always_adapt):
+        size, slope = p.norm().item(), g.norm().item()
+        ratio = 1.0
+        if size > 0 and slope > 0:
+            ratio = trust_coefficient * size / (slope + weight_decay * size + trust_eps)
+        ratio = min(ratio / lr, 1.0) if trust_clip else ratio
+        g = ratio * (g + weight_decay * p)
+    if not momentum:
+        return p - lr * g
+    s["b"] = g.clone() if t == 1 else momentum * s["b"] + (1 - dampening) * g
+    return p - lr * (g + momentum * s["b"] if nesterov else s["b"])
+
+
+def larspaper(p, g, s, t, lr=1.0, momentum=0.9, weight_decay=0.0, trust_coefficient=1e-3):
+    size, slope = p.norm().item(), g.norm().item()
+    local = trust_coefficient * size / (slope + weight_decay * size) if size > 0 and slope > 0 else 1.0
+    s["v"] = momentum * s.get("v", 0) + lr * local * (g + weight_decay * p)
+    return p - s["v"]
+
+
 DECAY = {"weight_decay": [0.0, 0.1]}
 SGD_OPTIONS = {**DECAY, "momentum": [0.0, 0.9], "dampening": [0.0, 0.3], "nesterov": [False, True]}
 DECOUPLED = {**DECAY, "decoupled_weight_decay": [False, True]}
@@ -107,6 +177,28 @@ DECOUPLED = {**DECAY, "decoupled_weight_decay": [False, True]}
 
 def _nesterov_allowed(options: dict[str, Any]) -> bool:
     return not options["nesterov"] or (options["momentum"] > 0 and options["dampening"] == 0)
+
+
+LAMB_USUAL = {
+    "bias_correction": True,
+    "always_adapt": True,
+    "trust_clip": False,
+    "norm_limit": 0.0,
+    "trust_eps": 0.0,
+    "decoupled_weight_decay": False,
+}
+LARS_USUAL = {"trust_clip": False, "skip_vectors": True, "always_adapt": True}
+
+
+def _lamb_allowed(options: dict[str, Any]) -> bool:
+    """One that is unusual at a time, or all of pytorch_optimizer's."""
+    unusual = {name for name, value in LAMB_USUAL.items() if options[name] != value}
+    return len(unusual) < 2 or unusual == {"bias_correction", "norm_limit", "trust_eps", "decoupled_weight_decay"}
+
+
+def _lars_allowed(options: dict[str, Any]) -> bool:
+    unusual = sum(options[name] != value for name, value in LARS_USUAL.items())
+    return _nesterov_allowed(options) and unusual < (1 if options["nesterov"] or options["dampening"] else 2)
 
 
 ROWS = [
@@ -133,6 +225,32 @@ ROWS = [
     Row("AddSign", {**DECAY, "alpha": [1.0, 2.0], "f": [1.0, 0.3]}, addsign),
     Row("Lion", {**DECAY, "betas": [(0.9, 0.99), (0.5, 0.7)]}, lion),
     Row("Signum", {**DECAY, "beta": [0.9, 0.0]}, signum),
+    Row(
+        "LAMB",
+        {
+            **DECAY,
+            "bias_correction": [False, True],
+            "always_adapt": [False, True],
+            "trust_clip": [False, True],
+            "norm_limit": [0.0, 0.5],
+            "trust_eps": [0.0, 1e-2],
+            "decoupled_weight_decay": [False, True],
+        },
+        lamb,
+        allowed=_lamb_allowed,
+    ),
+    Row(
+        "LARS",
+        {
+            **SGD_OPTIONS,
+            "trust_clip": [False, True],
+            "skip_vectors": [False, True],
+            "always_adapt": [False, True],
+        },
+        lars,
+        allowed=_lars_allowed,
+    ),
+    Row("LARSPaper", {**DECAY, "momentum": [0.0, 0.9], "trust_coefficient": [1e-3, 0.1]}, larspaper),
 ]
 BY_NAME = {row.name: row for row in ROWS}
 SHAPES = [(4, 3), (7,), (), (2, 1, 3)]

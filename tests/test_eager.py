@@ -76,6 +76,7 @@ def test_gradients_through_unrolled_steps(row, float64):
     numbers |= {"lr": 0.05, **{k: 0.1 for k in numbers if k == "eps"}, **{k: 0.1 for k in numbers if "decay" in k}}
     numbers |= {k: 0.9 for k in numbers if k == "momentum"}
     numbers |= {k: 2.0 for k in numbers if k == "t0"}
+    numbers |= {k: 0.7 for k in numbers if k == "norm_limit"}
     names = [name for name in numbers if name not in ("betas", "etas", "step_sizes")]
     pairs = [name for name in ("betas", "etas") if name in numbers]
 

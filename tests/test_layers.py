@@ -57,6 +57,7 @@ LAYERS = {
     "checkpoint": {"arguments", "backends", "caution", "hyper_parameters", "optim", "options", "rule"},
     "groups": {"rule", "schedules"},
     "presets": {"optim", "optimizer", "schedules"},
+    "nt_asgd": {"optim", "optimizer", "options", "schedules"},
     "stubs": {"optim", "options"},
     "tasks": set(),
     "restoring": set(),

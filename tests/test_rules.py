@@ -13,7 +13,7 @@ from optimizers import BY_NAME, ROWS, SHAPES, gradients, parameters, relative_di
 STEPS = range(200)
 EXPECTED = (
     *("SGD", "SGDW", "SGDWPaper", "ASGD", "Adagrad", "Adadelta", "RMSprop", "Adam", "AdamW", "AdamWPaper", "Adamax"),
-    *("NAdam", "RAdam", "AMSGrad", "Rprop", "PowerSign", "AddSign", "Lion", "Signum"),
+    *("NAdam", "RAdam", "AMSGrad", "Rprop", "PowerSign", "AddSign", "Lion", "Signum", "LAMB", "LARS", "LARSPaper"),
 )
 all_rows = pytest.mark.parametrize("row", ROWS, ids=lambda row: row.name)
 

@@ -44,7 +44,8 @@ from descend.expr import sum as sum  # not in __all__: a star import must not hi
 from descend.rule import Rule, Slot, active, rule
 
 if TYPE_CHECKING:
-    from descend import accumulation, batching, checkpoint, groups, optim, plateau, presets, rules, schedules, tasks
+    from descend import accumulation, batching, checkpoint, groups, nt_asgd, optim, plateau, presets, rules, schedules
+    from descend import tasks as tasks
     from descend.commands import compare, show
     from descend.experiments.handle import trial
     from descend.optim import *  # noqa: F403
@@ -76,6 +77,7 @@ __all__ = [
     "mean",
     "minimum",
     "norm",
+    "nt_asgd",
     "optim",
     "plateau",
     "presets",

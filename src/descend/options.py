@@ -209,9 +209,11 @@ def clip_coefficient(
 
 
 @contextmanager
-def averaged(params: Collection[Tensor], state: MutableMapping[Tensor, Any]) -> Iterator[None]:
+def averaged(
+    params: Collection[Tensor], state: MutableMapping[Tensor, Any], key: str = AVERAGE_SLOT.key
+) -> Iterator[None]:
     """Put the averages of parameters in their place and, at the end, back what was there, bit for bit."""
-    averages = {p: state[p][AVERAGE_SLOT.key] for p in params if p in state and AVERAGE_SLOT.key in state[p]}
+    averages = {p: state[p][key] for p in params if p in state and key in state[p]}
     with torch.no_grad():
         weights = {p: p.clone() for p in averages}
     try:

@@ -44,6 +44,9 @@ CUSTOMARY: Final = {
     "dampening": "τ",
     "momentum_decay": "ψ",
     "eps": "ε",
+    "trust_coefficient": "η",
+    "trust_eps": "δ",
+    "norm_limit": "κ",
     "buf": "b",
 }
 """Letters that the field gives to names that are not spelled like them."""
