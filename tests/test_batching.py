@@ -186,6 +186,7 @@ def test_a_ghost_model_can_be_copied_and_pickled():
         (lambda: BatchGrowth(cosine(3), 10, 100).batch_size(3), r"the schedule cosine\(3\) is 0 in epoch 3; give one"),
         (lambda: BatchGrowth(constant(), 10, 100).rates(0), "epochs must be a whole number from 1 up; got 0"),
         (lambda: BatchGrowth(constant(), 12.5, 100), "start must be a whole number from 1 up; got 12.5"),
+        (lambda: GrowingBatchSampler(9, sizes, num_replicas=0), "num_replicas must be a whole number from 1 up; got 0"),
         (lambda: GrowingBatchSampler(9, sizes).set_epoch(1.5), "epoch must be a whole number from 0 up; got 1.5"),
         (lambda: GrowingBatchSampler(0, sizes), "examples must be a whole number from 1 up; got 0"),
         (lambda: GrowingBatchSampler(9, sizes, num_replicas=2, rank=2), "rank is 2 of 2; give 0 to num_replicas"),

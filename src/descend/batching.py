@@ -164,7 +164,9 @@ class GrowingBatchSampler(Sampler[list[int]]):
         rank: int | None = None,
     ) -> None:
         together = torch.distributed.is_available() and torch.distributed.is_initialized()
-        replicas = num_replicas or (torch.distributed.get_world_size() if together else 1)
+        if num_replicas is None:
+            num_replicas = torch.distributed.get_world_size() if together else 1
+        replicas = whole("num_replicas", num_replicas)
         place = rank if rank is not None else torch.distributed.get_rank() if together else 0
         if not 0 <= place < replicas:
             raise ValueError(f"rank is {place} of {replicas}; give 0 to num_replicas - 1")
