@@ -139,10 +139,49 @@ def timm_radam(p, g, s, group):
     return p * (1 - group["lr"] * group["weight_decay"]) - step
 
 
+def timm_lamb(p, g, s, group):
+    t, (beta1, beta2) = group["step"], group["betas"]
+    s["exp_avg"] = average(s.get("exp_avg", 0 * g), g, beta1)
+    s["exp_avg_sq"] = average(s.get("exp_avg_sq", 0 * g), g * g, beta2)
+    u = s["exp_avg"] / (1 - beta1**t) / ((s["exp_avg_sq"] / (1 - beta2**t)).sqrt() + group["eps"])
+    u = u + group["weight_decay"] * p
+    return p - group["lr"] * p.norm() / u.norm() * u
+
+
+def timm_lars(p, g, s, group):
+    whole = g.norm() + group["weight_decay"] * p.norm() + group["eps"]
+    d = group["trust_coeff"] * p.norm() / whole * (g + group["weight_decay"] * p)
+    s["momentum_buffer"] = group["momentum"] * s["momentum_buffer"] + d if "momentum_buffer" in s else d
+    return p - group["lr"] * s["momentum_buffer"]
+
+
 BNB_ADAM = dict(lr=0.01, betas=(0.8, 0.9), eps=1e-8, weight_decay=0.1, alpha=0.0, t_alpha=None, t_beta3=None)
 APEX_ADAM = dict(lr=0.01, bias_correction=True, betas=(0.8, 0.9), eps=1e-8, weight_decay=0.1)
 MOMENTUM = dict(lr=0.01, momentum=0.9, dampening=0.0, weight_decay=0.1, nesterov=True)
 TIMM_OPTIONS = dict(caution=False, corrected_weight_decay=False, max_lr_snapshot=0.02, maximize=False, foreach=None)
+LAMB_OPTIONS = dict(
+    bias_correction=True,
+    grad_averaging=True,
+    trust_clip=False,
+    always_adapt=False,
+    caution=False,
+    decoupled_decay=False,
+    corrected_weight_decay=False,
+    max_lr_snapshot=0.02,
+    foreach=None,
+)
+LARS_OPTIONS = dict(
+    lr=0.5,
+    momentum=0.9,
+    dampening=0.0,
+    weight_decay=0.1,
+    nesterov=False,
+    trust_coeff=0.02,
+    eps=1e-8,
+    trust_clip=False,
+    always_adapt=False,
+    foreach=None,
+)
 TIMM_ADAM = dict(lr=0.01, betas=(0.8, 0.9), eps=1e-8, weight_decay=0.1)
 
 
@@ -231,6 +270,16 @@ FOREIGN = [
     Foreign("timm.SGDW", "SGDW", sgd, {**MOMENTUM, **TIMM_OPTIONS}),
     Foreign("timm.NAdamLegacy", "NAdam", timm_nadam, {**TIMM_ADAM, "schedule_decay": 0.01}, torch="NAdam"),
     Foreign("timm.RAdamLegacy", "RAdam", timm_radam, TIMM_ADAM, torch="RAdam"),
+    Foreign(
+        "timm.Lamb",
+        "LAMB",
+        timm_lamb,
+        {**TIMM_ADAM, **LAMB_OPTIONS, "max_grad_norm": None},
+        True,
+        note="here that is clip_norm",
+        constructor={"trust_clip": True, "norm_limit": 3.0},
+    ),
+    Foreign("timm.Lars", "LARS", timm_lars, LARS_OPTIONS, constructor={"trust_coefficient": 0.5}),
 ]
 foreign_ones = pytest.mark.parametrize("foreign", FOREIGN, ids=lambda f: f"{f.source}-{f.to}")
 
@@ -263,7 +312,7 @@ def goes_on_as_it_was(foreign, cls, target):
 @foreign_ones
 def test_training_goes_on_in_our_class(foreign, float64):
     ours = goes_on_as_it_was(foreign, getattr(descend, foreign.to), f"descend.{foreign.to}")
-    keeps_none = foreign.source in ("timm.Lion", "timm.SGDW", "apex.FusedSGD", "apex.FusedAdagrad")
+    keeps_none = foreign.source in ("timm.Lion", "timm.SGDW", "timm.Lars", "apex.FusedSGD", "apex.FusedAdagrad")
     assert ours.applied_steps == (11 if keeps_none else 20)
 
 

@@ -23,9 +23,11 @@ _ELSEWHERE = {
     "SparseAdam": "use torch.optim.SparseAdam for sparse gradients, or AdamW with dense ones",
     "Adafactor": "its state is factored, which no formula of one parameter says: use torch.optim.Adafactor",
     **dict.fromkeys(
-        ("LAMB", "Lamb", "LARS", "Lars", "AdamWScheduleFree", "SGDScheduleFree", "RAdamScheduleFree"),
+        ("AdamWScheduleFree", "SGDScheduleFree", "RAdamScheduleFree"),
         "docs/coming-from.md shows what comes near it",
     ),
+    "Lamb": "it is descend.LAMB",
+    "Lars": "it is descend.LARS",
     "Muon": "it takes a matrix function, which is not yet in the vocabulary: use torch.optim.Muon",
 }
 

@@ -61,6 +61,17 @@ _TIMM = {
         ("NAdam",), state={"m_schedule": "mu_product"}, groups={"schedule_decay": ("momentum_decay",)}
     ),
     "timm.RAdamLegacy": Source(("RAdam",), fixed={DECOUPLED: True}),
+    "timm.Lamb": Source(
+        ("LAMB",),
+        groups={"decoupled_decay": (DECOUPLED,), "max_lr_snapshot": (), "max_grad_norm": ()},
+        unlike={**_TIMM_OPTIONS, "grad_averaging": (True, "adds the whole gradient to its average")},
+        notes={"lr": "timm's Lamb clips the gradients to max_grad_norm before its step; here that is clip_norm"},
+    ),
+    "timm.Lars": Source(
+        ("LARS",),
+        groups={"trust_coeff": ("trust_coefficient",), "eps": ("trust_eps",)},
+        fixed={"skip_vectors": False},
+    ),
 }
 
 _APEX = {
@@ -144,13 +155,17 @@ SOURCES: Final[Mapping[str, Source]] = {
 _UNWRITTEN: Final = "there is no such rule here; begin another optimizer with a fresh state"
 _ABSENT: Final = {
     "torch": "Adafactor LBFGS Muon",
-    "timm": "AdaBelief Adafactor AdafactorBigVision Adahessian AdamP Adan Adopt Kron Lamb LaProp Lars Lookahead "
+    "timm": "AdaBelief Adafactor AdafactorBigVision Adahessian AdamP Adan Adopt Kron LaProp Lookahead "
     "MADGRAD Mars Muon NvNovoGrad SGDP",
-    "apex": "FusedLAMB FusedMixedPrecisionLamb FusedNovoGrad",
+    "apex": "FusedNovoGrad",
 }
 DIFFERENT: Final[Mapping[str, str]] = {
     **{f"{library}.{name}": _UNWRITTEN for library, names in _ABSENT.items() for name in names.split()},
-    **{long: _UNWRITTEN for name in ("AdEMAMix", "LAMB", "LARS") for long in _bitsandbytes(name)},
+    **dict.fromkeys(_bitsandbytes("AdEMAMix"), _UNWRITTEN),
+    **dict.fromkeys(
+        ["apex.FusedLAMB", "apex.FusedMixedPrecisionLamb", *_bitsandbytes("LAMB"), *_bitsandbytes("LARS")],
+        "whether its steps are those of descend.LAMB or LARS has not been tried; begin with a fresh state",
+    ),
     "torch.SparseAdam": "it updates the averages only in rows that have a gradient, descend.Adam all of them",
     "timm.RMSpropTF": "it has eps inside the root, starts the average of squares at 1 and keeps the rate in the "
     "momentum buffer; descend.RMSprop, which comes near, is torch's",
