@@ -38,6 +38,20 @@ class TestCurves:
         assert len(curve.steps) == 150
         assert (curve.steps[0], curve.steps[-1]) == (1, 5000)
 
+    @pytest.mark.parametrize("by_time", [False, True])
+    def test_dots_stand_where_several_cycles_end(self, tmp_path, by_time):
+        def drawn(*ends):
+            data = example({"adam": [0.8, 0.6], "sgd": [0.7, 0.7]})
+            data["schedule"]["cycle_ends"] = list(ends)
+            results = load(tmp_path, data)
+            found = curves(results, lambda point: point.train_loss)
+            return charts.learning(results, found, "Loss", higher_is_better=False, by_time=by_time).count("<path")
+
+        assert drawn() == drawn(40)  # the end of the run is one anyway
+        assert drawn(20, 40) == drawn() + 4
+        assert drawn(10, 20, 40) == drawn() + 6
+        assert drawn(15, 40) == drawn() + 2  # nothing was measured at 15
+
     def test_a_rate_at_which_one_seed_diverged_counts_as_diverged(self, tmp_path):
         data = example({"adam": [0.8]})
         data["trials"] += [trial("adam", 1e-4, 5, 0.8), trial("adam", 1e-3, 5, None)]
