@@ -175,18 +175,25 @@ def test_extra_state_and_buffers_that_come_late():
     assert model._non_persistent_buffers_set == unsaved
 
 
-def test_workers_that_a_loader_keeps_are_left_in_mid_epoch():
+@pytest.mark.parametrize("when", [(0, 2), (-1, 0)])  # in mid-epoch, and before the first
+def test_workers_that_a_loader_keeps_are_left(when):
     data = TensorDataset(torch.arange(24.0).view(24, 1).expand(24, 4), torch.zeros(24, dtype=torch.long))
+
+    def test_range(model, batches):
+        workers = batches._iterator
+        range_test(model, torch.optim.SGD(model.parameters(), lr=0.1), loss, batches, steps=10, seeds=[0])
+        assert batches._iterator is workers
 
     def seen(with_test):
         torch.manual_seed(3)
         batches = DataLoader(data, batch_size=4, shuffle=True, num_workers=1, persistent_workers=True)
         model, orders = Net(), []
+        if with_test and when[0] < 0:
+            test_range(model, batches)
         for epoch in range(2):
             for place, batch in enumerate(batches):
-                if with_test and (epoch, place) == (0, 2):
-                    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-                    range_test(model, optimizer, loss, batches, steps=10, seeds=[0])
+                if with_test and (epoch, place) == when:
+                    test_range(model, batches)
                 orders.append(batch[0][:, 0].tolist())
         return orders
 
