@@ -193,6 +193,13 @@ def test_after_an_error_the_gradient_is_that_of_the_parts_before(measured):
     assert noise is None or noise.count == 0
 
 
+def test_what_is_no_noise_scale_is_refused_before_anything_is_written():
+    model, batch = made()
+    with pytest.raises(TypeError, match="noise is 3; give a NoiseScale, or None"):
+        accumulate(loss, model, batch, 10, noise=3)
+    assert all(parameter.grad is None for parameter in model.parameters())
+
+
 def test_a_loss_is_one_number():
     model, batch = made()
     with pytest.raises(TypeError, match=r"returned a tensor of shape \(10, 2\); let it return one number in a tensor"):

@@ -62,7 +62,7 @@ LAYERS = {
     "tasks": set(),
     "restoring": set(),
     "rate_range": {"accumulation", "optimizer", "restoring", "schedules", "tasks"},
-    "plateau": {"optimizer", "schedules"},
+    "plateau": {"optimizer", "restoring", "schedules"},
     "batching": {"schedules"},
     "accumulation": {"schedules"},
     "option_values": {"experiments"},

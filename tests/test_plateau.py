@@ -11,7 +11,7 @@ from torch import nn
 
 import descend
 from descend.plateau import AnnealingRestarts, ReduceOnPlateau
-from descend.schedules import cosine, linear
+from descend.schedules import cosine, linear, to_torch
 
 
 def made(make=torch.optim.SGD, lr=0.5, **arguments):
@@ -258,3 +258,37 @@ def test_a_metric_is_one_number(metric):
     assert plateau.state_dict() == before
     plateau.step(torch.tensor([0.5]))
     assert plateau.state_dict()["best"] == 0.5
+
+
+@pytest.mark.parametrize("make", [torch.optim.SGD, descend.SGD])
+def test_a_fall_holds_beside_a_scheduler_of_torch_s_kind(make):
+    def run(optimizer, scheduler, plateau, metrics):
+        rates = []
+        for metric in metrics:
+            optimizer.step()
+            scheduler.step()
+            plateau.step(metric)
+            rates.append(optimizer.param_groups[0]["lr"])
+        return rates
+
+    def fresh():
+        parameter = nn.Parameter(torch.zeros(1))
+        parameter.grad = torch.ones(1)
+        optimizer = make([parameter], lr=0.1)
+        return optimizer, to_torch(linear(10, 1, 0.5), optimizer), ReduceOnPlateau(optimizer, factor=0.1, patience=0)
+
+    whole = fresh()
+    rates = run(*whole, (3, 2, 1, 2, 2, 0.5, 0.4, 0.3))
+    schedule = linear(10, 1, 0.5)
+    falls = (1, 1, 1, 0.1, 0.01, 0.01, 0.01, 0.01)
+    assert rates == pytest.approx([0.1 * schedule(s) * fall for s, fall in enumerate(falls, 1)])
+    first, again = fresh(), fresh()
+    run(*first, (3, 2, 1, 2, 2))
+    for one, other in zip(first, again, strict=True):
+        other.load_state_dict(one.state_dict())
+    assert run(*again, (0.5, 0.4, 0.3)) == pytest.approx(rates[5:])
+
+
+def test_an_optimizer_of_another_model_is_refused():
+    with pytest.raises(ValueError, match="optimizer has none of the model's parameters"):
+        AnnealingRestarts(nn.Linear(1, 1), torch.optim.SGD(nn.Linear(1, 1).parameters(), lr=0.1))

@@ -216,6 +216,21 @@ def test_ratios_of_rates_that_stand_at_0():
         range_test(model, ours, loss, loader())
 
 
+def test_what_the_seeds_say_is_said():
+    model = nn.Linear(4, 3)
+    optimizer, batches = torch.optim.SGD(model.parameters(), lr=0.1), list(loader())
+    same = range_test(model, optimizer, loss, batches, low=1e-3, steps=60)
+    assert "every seed gave the same run" in str(same)
+    assert "every seed" not in str(range_test(model, optimizer, loss, batches, low=1e-3, steps=60, seeds=[0]))
+    lost = range_test(model, optimizer, lambda m, b: loss(m, b) * math.nan, batches)
+    assert str(lost) == "the loss was no finite number from the start: look at the model and its data"
+    rates = rising(1e-4, 10, 200, "exponential")
+    flat = Sweep(1, tuple(rates), (2.0,) * 200, "exponential")
+    assert str(RangeTest((falling(rates), flat))).endswith("n = 1; it did not fall under 1 of 2 seeds)")
+    with pytest.raises(ValueError, match="optimizer has none of the model's parameters"):
+        range_test(nn.Linear(4, 3), optimizer, loss, batches)
+
+
 def test_what_is_no_optimizer_or_no_loss():
     model = Net()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)

@@ -116,6 +116,8 @@ def accumulate(
             part alone. An error of the loss leaves the gradient of the parts before it.
     """
     largest = whole("largest", largest)
+    if noise is not None and not isinstance(noise, NoiseScale):
+        raise TypeError(f"noise is {noise!r}; give a NoiseScale, or None")
     if noise is not None and hasattr(model, "no_sync"):
         raise ValueError(
             "noise cannot be measured on a model that exchanges gradients; leave it out, or give its module"

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from descend.optimizer import Optimizer
+from descend.restoring import check_pair
 from descend.schedules import Schedule
 from descend.schedules.arguments import at_least_0, below_1, share, whole
 
@@ -45,10 +46,13 @@ class _Rate:
             if self._driving(i) is not None:
                 unscaled, times = self._origin(i)
                 self._drive(i, unscaled, times * factor)
-            elif isinstance(group["lr"], Tensor):
+                continue
+            if isinstance(group["lr"], Tensor):
                 group["lr"].mul_(factor)
             else:
                 group["lr"] *= factor
+            if "initial_lr" in group:  # from which `schedules.to_torch` computes the rate anew
+                group["initial_lr"] = group["initial_lr"] * factor
 
     def load(self, scale: float) -> None:
         """Take a saved factor over."""
@@ -226,6 +230,7 @@ class AnnealingRestarts(_OnPlateau):
     ) -> None:
         self._factor, self._patience = share("factor", factor), whole("patience", patience)
         self._restarts = whole("restarts", restarts, least=0)
+        check_pair(model, optimizer)
         self._model, self._optimizer = model, optimizer
         super().__init__(optimizer, mode, threshold=0.0)
         self._weights: dict[str, Any] | None = None

@@ -26,7 +26,7 @@ from torch import Tensor, nn
 
 from descend.accumulation import scalar_loss
 from descend.optimizer import Optimizer
-from descend.restoring import generators, restored
+from descend.restoring import check_pair, generators, restored
 from descend.schedules.arguments import whole
 from descend.tasks.seeding import seeded
 
@@ -120,11 +120,18 @@ class RangeTest:
 
     def __str__(self) -> str:
         found, middle = self.intervals, self.interval
+        if not any(sweep.losses for sweep in self.sweeps):
+            return "the loss was no finite number from the start: look at the model and its data"
         if middle is None:
             return f"the loss fell under {len(found)} of {len(self.sweeps)} seeds: try lower or higher rates"
         ends = {name: [getattr(one, name) for one in found] for name in ("low", "steepest", "high")}
         parts = (f"{name} {getattr(middle, name):.2g} [{min(ends[name]):.2g}, {max(ends[name]):.2g}]" for name in ends)
-        return f"the loss falls from low to high: {', '.join(parts)} (medians and extremes, n = {len(found)})"
+        notes = [f"medians and extremes, n = {len(found)}"]
+        if len(found) < len(self.sweeps):
+            notes.append(f"it did not fall under {len(self.sweeps) - len(found)} of {len(self.sweeps)} seeds")
+        if len(self.sweeps) > 1 and len({sweep.losses for sweep in self.sweeps}) == 1:
+            notes.append("every seed gave the same run: let the order of the data depend on it, as a DataLoader's does")
+        return f"the loss falls from low to high: {', '.join(parts)} ({'; '.join(notes)})"
 
     def as_dict(self) -> dict[str, Any]:
         """Return rates, losses and intervals as JSON holds them."""
@@ -209,8 +216,7 @@ def range_test(
             closure, or every group's rate is 0, so that their ratios are not known.
     """
     rates = rising(low, high, steps, form)
-    if not isinstance(optimizer, torch.optim.Optimizer):
-        raise TypeError(f"range_test: optimizer is {type(optimizer).__name__}; give one of torch's kind")
+    check_pair(model, optimizer)
     if isinstance(optimizer, torch.optim.LBFGS):
         raise TypeError("range_test: optimizer is LBFGS, which searches along a line by itself; give one with a rate")
     if isinstance(batches, Iterator):  # beginning to iterate would already draw from the loader's generator

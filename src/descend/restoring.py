@@ -110,3 +110,17 @@ def generators(batches: Any) -> list[torch.Generator]:
     holders.append(getattr(holders[-1], "sampler", None))
     found = [getattr(holder, "generator", None) for holder in holders]
     return list({id(one): one for one in found if isinstance(one, torch.Generator)}.values())
+
+
+def check_pair(model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+    """Refuse an optimizer that is none, or that has no parameter of the model.
+
+    Raises:
+        TypeError: it is no optimizer.
+        ValueError: it has none of the model's parameters.
+    """
+    if not isinstance(optimizer, torch.optim.Optimizer):
+        raise TypeError(f"optimizer is {type(optimizer).__name__}; give one of torch's kind")
+    held = {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
+    if not any(id(parameter) in held for parameter in model.parameters()):
+        raise ValueError("optimizer has none of the model's parameters; build it from model.parameters()")

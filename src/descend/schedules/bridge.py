@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from descend.schedules.base import Schedule
 
 if TYPE_CHECKING:
+    from torch import Tensor
     from torch.optim import Optimizer
     from torch.optim.lr_scheduler import LambdaLR
 
@@ -16,6 +17,8 @@ def to_torch(schedule: Schedule, optimizer: Optimizer) -> LambdaLR:
 
     schedule: a multiplier; `noam`, which is a rate, wants an optimizer made with lr=1. optimizer: any of torch's kind.
     The scheduler's state is its count of steps, which `state_dict()` saves; the schedule itself is not saved.
+
+    It multiplies what stands in the group as `initial_lr`, so that `plateau.ReduceOnPlateau` holds beside it.
 
     TypeError if the first argument is no schedule.
     """
@@ -27,4 +30,8 @@ def to_torch(schedule: Schedule, optimizer: Optimizer) -> LambdaLR:
     def multiplier(steps: int) -> float:  # a plain function, as a scheduler's state would take in an object
         return schedule(steps)
 
-    return LambdaLR(optimizer, multiplier)
+    class FromInitialRates(LambdaLR):
+        def get_lr(self) -> list[float | Tensor]:
+            return [group["initial_lr"] * multiplier(self.last_epoch) for group in self.optimizer.param_groups]
+
+    return FromInitialRates(optimizer, multiplier)
