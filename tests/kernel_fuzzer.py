@@ -18,7 +18,7 @@ from typing import Any
 
 import descend
 from descend import Slot, expr
-from descend.expr import OPERATIONS
+from descend.expr import OPERATIONS, WINDOWS
 from descend.rule import Rule
 
 LARGEST = 1e4
@@ -87,7 +87,7 @@ def read(text: str) -> Case:
 
 _INFIX = {"add": "+", "sub": "-", "mul": "*", "div": "/", "pow": "**"}
 _COMPARISONS = {"lt": "<", "le": "<=", "gt": ">", "ge": ">=", "eq": "==", "ne": "!="}
-_CALLABLE = [name for name in OPERATIONS if name not in (*_INFIX, *_COMPARISONS, "neg", "abs")]
+_CALLABLE = [name for name in OPERATIONS if name not in (*_INFIX, *_COMPARISONS, *WINDOWS, "neg", "abs")]
 
 
 @dataclass(frozen=True)

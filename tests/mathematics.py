@@ -301,7 +301,8 @@ class Reader:
             arguments.append(self.sum())
         self.take(")")
         self.open_bars = outer
-        name = {"min": "minimum", "max": "maximum"}.get(name, name)
+        extremes = {"min": "lowest", "max": "highest"} if len(arguments) == 1 else {"min": "minimum", "max": "maximum"}
+        name = extremes.get(name, name)
         return unknown(f"global_{name[:-4]}" if name.endswith("_all") else name, *arguments)
 
     def cases(self):

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 import descend
+from yellowfin import yellowfin
 
 Reference = Callable[..., Tensor]
 
@@ -27,6 +28,7 @@ class Row:
     reference: Reference | None = None  # None: torch's class of the name
     keeps_float32_scalars: bool = False  # torch keeps scalars in float32 under a float32 default
     allowed: Callable[[dict[str, Any]], bool] = lambda options: True
+    looks_at_all: bool = False  # the reference steps lists of parameters, with one state for all
 
     @property
     def ours(self) -> type[descend.Optimizer]:
@@ -251,6 +253,12 @@ ROWS = [
         allowed=_lars_allowed,
     ),
     Row("LARSPaper", {**DECAY, "momentum": [0.0, 0.9], "trust_coefficient": [1e-3, 0.1]}, larspaper),
+    Row(
+        "YellowFin",
+        {"weight_decay": [0.0, 0.1], "smoothed": [False, True], "lr": [1.0, 0.5]},
+        yellowfin,
+        looks_at_all=True,
+    ),
 ]
 BY_NAME = {row.name: row for row in ROWS}
 SHAPES = [(4, 3), (7,), (), (2, 1, 3)]
@@ -280,7 +288,14 @@ def train(optimizer: torch.optim.Optimizer, params: list[Tensor], steps: range) 
     return params
 
 
-def straight_line(reference: Reference, params: list[Tensor], steps: range, maximize=False, **options) -> list[Tensor]:
+def straight_line(row: Row, params: list[Tensor], steps: range, maximize=False, **options) -> list[Tensor]:
+    reference, state = row.reference, {}
+    if row.looks_at_all:
+        params = [p.detach().clone() for p in params]
+        for step in steps:
+            grads = [-g if maximize else g for g in gradients(step, params)]
+            params = reference(params, grads, state, step + 1, **options)
+        return params
     params, states = [p.detach().clone() for p in params], [{} for _ in params]
     for step in steps:
         grads = gradients(step, params)

@@ -16,9 +16,10 @@ LAYERS = {
     "tracing": {"expr"},
     "rule": {"expr", "tracing"},
     "rules": {"expr", "rule"},
-    "render": {"expr", "tracing", "rule"},
+    "render": {"staging", "expr", "tracing", "rule"},
     "schedules": set(),
-    "backends": {"caution", "expr", "tracing", "rule"},
+    "staging": {"expr"},
+    "backends": {"caution", "expr", "staging", "tracing", "rule"},
     "hyper_parameters": {"caution", "tracing", "rule", "schedules"},
     "options": {"expr", "rule"},
     "arguments": {"hyper_parameters", "options"},
@@ -29,11 +30,11 @@ LAYERS = {
     "initialization": {"backends", "rule", "state"},
     "matching": {"caution"},
     "interrupts": set(),
-    "buckets": {"arguments", "backends", "eligibility", "options", "rule", "sparsity", "state"},
+    "buckets": {"arguments", "backends", "eligibility", "expr", "options", "rule", "sparsity", "state"},
     "eligibility": {"backends", "rule"},
     "fused": {"backends", "buckets", "eligibility", "expr", "rule"},
     "fusing": {"backends", "buckets", "caution", "eligibility", "expr", "fused", "options", "rule", "state"},
-    "stepping": {"backends", "buckets", "fused", "fusing", "options", "rule"},
+    "stepping": {"backends", "buckets", "fused", "fusing", "options", "rule", "state"},
     "optimizer": {
         "arguments",
         "buckets",
@@ -72,7 +73,7 @@ LAYERS = {
     "report": {"render"},
 }
 EVERYTHING = {"__init__", "__main__", "commands", "cli"}
-TORCH_FREE = {"caution", "sparsity", "expr", "tracing", "rule", "rules", "render", "schedules"}
+TORCH_FREE = {"caution", "sparsity", "staging", "expr", "tracing", "rule", "rules", "render", "schedules"}
 # conveniences that import their layer when they are called
 WHEN_CALLED = {
     ("rule", "init", "backends"),

@@ -55,6 +55,16 @@ SYMBOLS = {  # how each leaf is written in text, LaTeX and MathML
     "prev": ("prev", r"\mathrm{prev}_{t-1}", "prev_t−1"),
     "step_size": ("step_size", r"\mathrm{step\_size}_{t-1}", "step_size_t−1"),
     "ax": ("ax", r"\mathrm{ax}_{t-1}", "ax_t−1"),
+    "n": ("n", "n_{t-1}", "n_t−1"),
+    "low": ("low", r"\mathrm{low}_{t-1}", "low_t−1"),
+    "high": ("high", r"\mathrm{high}_{t-1}", "high_t−1"),
+    "window": ("window", r"\mathrm{window}_{t-1}", "window_t−1"),
+    "squares": ("squares", r"\mathrm{squares}_{t-1}", "squares_t−1"),
+    "norms": ("norms", r"\mathrm{norms}_{t-1}", "norms_t−1"),
+    "distances": ("distances", r"\mathrm{distances}_{t-1}", "distances_t−1"),
+    "rate": ("rate", r"\mathrm{rate}_{t-1}", "rate_t−1"),
+    "mean": ("mean", r"\mathrm{mean}_{t-1}", "mean_t−1"),
+    "first_lr": ("first_lr", r"\mathrm{first\_lr}", "first_lr"),
     "eta": ("η", r"\eta", "η"),
 }
 IN_ASGD = {  # where eta is a slot, and lambd has the letter of weight_decay

@@ -105,15 +105,6 @@ def test_a_function_without_a_name():
     assert "update_rule_kernel" in descend.Rule(lambda p, g, *, lr=0.1: dict(p=p - lr * g)).source("cpp")
 
 
-def test_a_formula_without_a_kernel_says_why():
-    @rule
-    def counted(p, g, n=Slot("count", shape="optimizer"), *, lr=0.1):
-        return dict(p=p - lr * g, n=n + 1)
-
-    with pytest.raises(ValueError, match="'counted' has no kernel and steps eagerly: its rule keeps a slot"):
-        counted.source("cpp")
-
-
 def shown(capsys, *words):
     with pytest.raises(SystemExit) as caught:
         cli.main(["show", *words])

@@ -16,6 +16,7 @@ from descend import arguments, eligibility, sparsity
 from descend import state as states
 from descend.backends import eager, portions
 from descend.backends.operations import Value
+from descend.expr import Shape
 from descend.options import Options, incoming_gradient
 from descend.rule import Formula, Rule
 
@@ -86,7 +87,7 @@ class StepBucket:
         slots = {
             name: [eager.real(state[slot.key]) for state in self.states]
             for name, slot in self.formula.slots.items()
-            if slot.shape != "optimizer" and slot.key in self.states[0]
+            if not slot.is_shared and slot.key in self.states[0]
         }
         values = ChainMap({name: self.group[name] for name in self.formula.rule.hyper_parameters}, self.step.numbers)
         differentiable = self.group["differentiable"]
@@ -149,7 +150,7 @@ class StepBucket:
         values = {
             name: portions.detached_from_inputs(self.inputs, value)
             for name, value in result.items()
-            if self._shape(name) != "optimizer"
+            if name == "p" or not self.formula.slots[name].is_shared
         }
         targets = {name: self._storage(name) for name in values}
         for name, value in values.items():
@@ -162,7 +163,7 @@ class StepBucket:
                 portions.assign(targets[name], value)
         self._attach(targets, state)
 
-    def _shape(self, name: str) -> str:
+    def _shape(self, name: str) -> Shape:
         return "like" if name == "p" else self.formula.slots[name].shape
 
     def _storage(self, name: str) -> list[Tensor]:

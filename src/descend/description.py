@@ -125,9 +125,14 @@ def _turned(name: str, value: object) -> object:
 
 
 def _slot_size(slot: Slot) -> str:
-    return {"like": "the parameter's size", "scalar": "one number per parameter tensor"}.get(
-        slot.shape, "one per optimizer"
-    )
+    match slot.shape:
+        case "like":
+            return "the parameter's size"
+        case "scalar":
+            return "one number per parameter tensor"
+        case (_, length):
+            return f"the last {length} values, once per optimizer"
+    return "one per optimizer"
 
 
 def _indented(text: str) -> str:

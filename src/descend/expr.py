@@ -88,12 +88,21 @@ _ROWS = (
     Operation("global_sum", 1, reduces=Rank.OPTIMIZER),
     Operation("global_mean", 1, reduces=Rank.OPTIMIZER),
     Operation("global_norm", 1, costs=2, reduces=Rank.OPTIMIZER),
+    Operation("push", 2),
+    Operation("lowest", 1),
+    Operation("highest", 1),
 )
 OPERATIONS: Final[dict[str, Operation]] = {row.name: row for row in _ROWS}
 """The operations, by name. A new one is a row here and a row in each backend's table."""
 
+WINDOWS: Final = frozenset(["push", "lowest", "highest"])
+"""The operations on windows: slots that hold the last few values of one number."""
+
 LEAVES: Final[dict[str, Rank]] = {
     "constant": Rank.CONSTANT,
+    "common": Rank.OPTIMIZER,
+    "clock": Rank.OPTIMIZER,
+    "kept": Rank.OPTIMIZER,
     "hyper": Rank.BUCKET,
     "t": Rank.BUCKET,
     "fresh": Rank.BUCKET,
@@ -101,8 +110,13 @@ LEAVES: Final[dict[str, Rank]] = {
     "p": Rank.ELEMENT,
     "g": Rank.ELEMENT,
 }
-"""What stands at the ends of the graph (and slots, whose rank is that of their shape)."""
+"""What stands at the ends of the graph (and slots, whose rank is that of their shape).
 
+No rule is written with "common", "clock" and "kept": they are how kernels read a hyper-parameter that all groups agree
+on, the optimizer's steps in place of t, and what of a window stays when a value is pushed.
+"""
+
+Shape = str | tuple[str, int]
 SLOT_RANKS: Final[dict[str, Rank]] = {"like": Rank.ELEMENT, "scalar": Rank.TENSOR, "optimizer": Rank.OPTIMIZER}
 
 on_new_node: ContextVar[Callable[[], None] | None] = ContextVar("on_new_node", default=None)
@@ -144,6 +158,11 @@ class Expr:
     def condition(self) -> bool:
         """Whether the node is true or false rather than a number."""
         return self.op == "fresh" or (self.op in OPERATIONS and OPERATIONS[self.op].condition)
+
+    @property
+    def window(self) -> bool:
+        """Whether the node is a window of values rather than a number."""
+        return self.op in ("push", "kept") or (self.op == "slot" and isinstance(slot_of(self)[1], tuple))
 
     @property
     def ndim(self) -> int:
@@ -246,7 +265,7 @@ def _intern(op: str, args: tuple[Expr, ...], value: object) -> Expr:
 
 def _rank(node: Expr) -> Rank:
     if node.op == "slot":
-        return SLOT_RANKS[slot_of(node)[1]]
+        return slot_rank(slot_of(node)[1])
     if node.op in LEAVES:
         return LEAVES[node.op]
     return OPERATIONS[node.op].reduces or max(a.rank for a in node.args)
@@ -257,7 +276,12 @@ def leaf(op: str, value: object = None) -> Expr:
     return _intern(op, (), value)
 
 
-def slot_of(node: Expr) -> tuple[str, str]:
+def slot_rank(shape: Shape) -> Rank:
+    """The rank of what a slot of the shape holds."""
+    return SLOT_RANKS[shape if isinstance(shape, str) else shape[0]]
+
+
+def slot_of(node: Expr) -> tuple[str, Shape]:
     """The name and the shape of a slot's node."""
     return node.value  # type: ignore[return-value]
 
@@ -304,6 +328,7 @@ def apply(op: str, *values: object, site: int | None = None) -> Expr:
             raise FormulaError(f"{op} takes numbers, not a condition; turn it into one with where(condition, 1, 0)")
         if wants_condition and not arg.condition:
             raise FormulaError("the first argument of where is a condition, as in where(g > 0, a, b)")
+        _check_window(op, position, arg)
     if row.reduces is not None and args[0].rank is not Rank.ELEMENT:
         raise FormulaError(
             f"{op} reduces the elements of a tensor, and its argument is one value per "
@@ -314,6 +339,22 @@ def apply(op: str, *values: object, site: int | None = None) -> Expr:
     if notify is not None:
         notify()
     return node
+
+
+def _check_window(op: str, position: int, arg: Expr) -> None:
+    """Refuse a number where a window stands, a window where a number does, and what cannot be pushed."""
+    wants_window = op in WINDOWS and position == 0
+    if arg.window and not wants_window:
+        raise FormulaError(f"{op} takes numbers, not a window; read one out of it with lowest or highest")
+    if wants_window and not arg.window:
+        raise FormulaError(f'{op} takes a window, a slot such as Slot("history", shape=("optimizer", 20))')
+    if op == "push" and position == 0 and arg.op == "push":
+        raise FormulaError("a window takes one value per step; push once")
+    if op == "push" and position == 1 and arg.rank > Rank.BUCKET:
+        raise FormulaError(
+            f"push takes one value per optimizer, not one per {arg.rank.name.lower()}; reduce it with global_norm, "
+            "global_mean or global_sum"
+        )
 
 
 def rebuild(node: Expr, args: tuple[Expr, ...]) -> Expr:
@@ -401,6 +442,21 @@ def fresh(slot: Expr) -> Expr:
     if not isinstance(slot, Expr) or slot.op != "slot":
         raise FormulaError("fresh takes a slot by its name in the signature, before anything is assigned to that name")
     return leaf("fresh", slot_of(slot)[0])
+
+
+def push(window: Expr, x: Operand) -> Expr:
+    """The window with `x` as its last value, and without its first if it was full."""
+    return apply("push", window, x)
+
+
+def lowest(window: Expr) -> Expr:
+    """The least of the values that a window holds, infinity if it holds none; NaN if one is NaN."""
+    return apply("lowest", window)
+
+
+def highest(window: Expr) -> Expr:
+    """The largest of the values that a window holds, -infinity if it holds none; NaN if one is NaN."""
+    return apply("highest", window)
 
 
 def sum(x: Operand) -> Expr:

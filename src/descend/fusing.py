@@ -23,6 +23,7 @@ from descend.rule import Formula, Rule, Slot
 
 Buckets = dict[Rule, list[StepBucket]]
 _SPLIT = "its rule reduces over all tensors, and some of them step in another kernel or eagerly"
+_SHARES = "its rule keeps a slot that exists once per optimizer, and some parameters step in another kernel or eagerly"
 _OVERLAPS = "its memory overlaps with another tensor's"
 _warned: set[str] = set()
 
@@ -131,7 +132,10 @@ class _Sorting:
         group, held = self.groups[index], self.state.get(param, {})
         variant = self.variant(index, param.ndim)
         formula = variant.settle(frozenset())
-        if any(slot.key not in held for slot in formula.slots.values()) or eligibility.of_formula(formula) is not None:
+        if (
+            any(slot.key not in held for slot in formula.slots.values() if not slot.is_shared)
+            or eligibility.of_formula(formula) is not None
+        ):
             return False
         if states.missing_entries(group_rule := self.rules[index], variant, param, held, group):
             return False
@@ -156,12 +160,13 @@ class _Sorting:
         return Storage(names, self.step.options.stochastic_rounding)
 
     def split(self) -> dict[int, str]:
-        """The parameters whose rule reduces over all tensors, where one table does not hold them all."""
+        """The parameters whose rule looks at all tensors at once, where one table does not hold them all."""
         found: dict[int, str] = {}
         for (formula, _), draft in self.drafts.items():
             tables = sum(other.rule is formula.rule for other, _ in self.drafts)
-            if formula.global_reductions and (tables > 1 or formula.rule in self.left):
-                found.update({id(member.param): _SPLIT for member in draft.members})
+            if tables > 1 or formula.rule in self.left:
+                reason = _SPLIT if formula.global_reductions else _SHARES if formula.shared_outputs else None
+                found.update({id(member.param): reason for member in draft.members if reason is not None})
         return found
 
     def uncompiled(self) -> dict[int, str]:
@@ -189,7 +194,7 @@ class _Sorting:
         for (formula, _), draft, (kernel, norms) in zip(self.drafts, self.drafts.values(), made, strict=True):
             for member in draft.members:
                 for slot in formula.slots.values():
-                    if slot.key not in member.state:
+                    if slot.key not in member.state and not slot.is_shared:
                         member.state[slot.key] = first_value(slot, member.param, self.groups[member.group])
             tables.append(Table(kernel, sorted(draft.members, key=lambda member: member.ordinal), norms))
         taken = {id(member.param) for table in tables for member in table.members}

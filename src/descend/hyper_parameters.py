@@ -62,6 +62,7 @@ LIMITS: Final[dict[str, Limit]] = {
             "initial_accumulator_value",
             "momentum_decay",
             "eta",
+            "first_lr",
         )
     },
 }

@@ -137,7 +137,7 @@ def note_lacking(groups: Groups, state: Mapping[Any, Any], formula_of: Callable[
             if param in state:
                 formula = formulas.setdefault(param.ndim, formula_of(index, param.ndim))
                 for name, slot in formula.slots.items():
-                    if slot.shape != "optimizer" and name not in formula.asks_fresh and slot.key not in state[param]:
+                    if not slot.is_shared and name not in formula.asks_fresh and slot.key not in state[param]:
                         lacking[slot.key] = lacking.get(slot.key, 0) + 1
     if lacking:
         each = ", ".join(f"{key!r} of {count} parameters" for key, count in lacking.items())
@@ -173,7 +173,7 @@ def complete(
         state: the state that was loaded.
     """
     for i, (rule, group) in enumerate(zip(rules, groups, strict=True)):
-        own = {*defaults, *rule.hyper_parameters, *(s.key for s in rule.slots.values() if s.shape == "optimizer")}
+        own = {*defaults, *rule.hyper_parameters, *(s.key for s in rule.slots.values() if s.is_shared)}
         for name, value in {**defaults, **(previous[i] if previous else {})}.items():
             if name in own:  # what a scheduler of torch left there goes, as in torch
                 group.setdefault(name, value)

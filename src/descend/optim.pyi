@@ -576,3 +576,28 @@ class Signum(DropIn):
         seed: int = 0,
         step: int = 0,
     ) -> None: ...
+
+class YellowFin(DropIn):
+    def __init__(
+        self,
+        params: ParamsT,
+        lr: _Number = 1.0,
+        beta: _Number = 0.999,
+        first_lr: _Number = 0.0001,
+        weight_decay: _Number = 0.0,
+        smoothed: bool = False,
+        *,
+        maximize: bool = False,
+        foreach: bool | None = None,
+        capturable: bool = False,
+        differentiable: bool = False,
+        fused: bool | None = None,
+        backend: str = "auto",
+        state_dtype: torch.dtype | None = None,
+        stochastic_rounding: bool = False,
+        clip_norm: float | None = None,
+        clip_value: float | None = None,
+        ema_decay: float | None = None,
+        seed: int = 0,
+        step: int = 0,
+    ) -> None: ...

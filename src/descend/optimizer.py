@@ -170,7 +170,7 @@ class Optimizer(torch.optim.Optimizer):
         added["applied_steps"], added["state_format"] = clock, states.FORMAT
         hyper.keep_rate_on_device(added)
         alike = [known for known, its in zip(self._known_groups, self._rules, strict=False) if its is rule]
-        added.update(states.optimizer_slots(rule, numbers, alike))
+        added.update(states.shared_slots(rule, numbers, alike))
         self._known_groups.append(added)
         self._initialization.note_rates(self.param_groups)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -27,7 +28,7 @@ def missing_entries(
     if rule.counts_steps and "step" not in state:
         entries["step"] = torch.zeros((), dtype=scalar_dtype(), device=device)
     for name, slot in formula.slots.items():
-        if slot.key in state or slot.shape == "optimizer" or name in formula.asks_fresh:
+        if slot.key in state or slot.is_shared or name in formula.asks_fresh:
             continue
         entries[slot.key] = first_value(slot, param, group)
         if slot.shape == "scalar":
@@ -78,9 +79,7 @@ def check_entries(formula: Formula, param: Tensor, state: Mapping[str, Any]) -> 
 
 def stored_types(formula: Formula, state: Mapping[str, Any]) -> tuple[torch.dtype, ...]:
     """The types in which a parameter's slots are stored: what steps together has the same."""
-    return tuple(
-        state[slot.key].dtype for slot in formula.slots.values() if slot.shape != "optimizer" and slot.key in state
-    )
+    return tuple(state[slot.key].dtype for slot in formula.slots.values() if not slot.is_shared and slot.key in state)
 
 
 def advance_steps(steps: list[Tensor], t: int | None) -> list[Tensor]:
@@ -98,17 +97,47 @@ def advance_steps(steps: list[Tensor], t: int | None) -> list[Tensor]:
     return steps
 
 
-def optimizer_slots(rule: Rule, numbers: Mapping[str, Any], alike: Sequence[Mapping[str, Any]]) -> dict[str, float]:
-    """The slots that exist once per optimizer, as a new param group holds them.
+def shared_slots(rule: Rule, numbers: Mapping[str, Any], alike: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """The slots that exist once per optimizer, as a new param group holds them: a number, or a list for a window.
 
     Args:
         rule: what steps the group.
         numbers: its hyper-parameters, for first values.
         alike: groups of the rule that are there already, which hold the values.
     """
-    values: dict[str, float] = {}
+    values: dict[str, Any] = {}
     for slot in rule.slots.values():
-        if slot.shape == "optimizer":
+        if slot.is_shared:
             first = numbers[slot.init] if isinstance(slot.init, str) else slot.init
-            values[slot.key] = alike[0].get(slot.key, first) if alike else float(first)
+            values[slot.key] = [] if slot.is_window else float(first)
+            if alike and slot.key in alike[0]:
+                values[slot.key] = alike[0][slot.key]
     return values
+
+
+def read_shared(rule: Rule, group: Mapping[str, Any]) -> dict[str, Any]:
+    """The values of the slots that exist once per optimizer, by name: a number, or a tuple for a window.
+
+    Raises:
+        RuntimeError: for a group that holds something else.
+    """
+    values: dict[str, Any] = {}
+    for name, slot in rule.slots.items():
+        if slot.is_shared:
+            held = group[slot.key]
+            try:
+                values[name] = tuple(map(np.float64, held)) if slot.is_window else np.float64(held)
+            except (TypeError, ValueError):
+                kind = "a list of numbers" if slot.is_window else "a number"
+                raise RuntimeError(
+                    f"group[{slot.key!r}] is {held!r}, and rule {rule.name!r} keeps {kind} there; put it back"
+                ) from None
+    return values
+
+
+def write_shared(rule: Rule, groups: Sequence[dict[str, Any]], values: Mapping[str, Any]) -> None:
+    """Enter new values of slots that exist once per optimizer into all groups of the rule, as plain numbers."""
+    for name, value in values.items():
+        slot = rule.slots[name]
+        for group in groups:
+            group[slot.key] = [float(x) for x in value] if slot.is_window else float(value)

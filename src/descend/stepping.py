@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from descend import state as states
 from descend.backends import eager
 from descend.backends.operations import Value
 from descend.buckets import State, Step, StepBucket, gather
@@ -34,6 +35,10 @@ class Work:
     step: Step
     variant: Callable[[int, int], Formula]
 
+    def groups_of(self, rule: Rule) -> list[dict[str, Any]]:
+        """The groups that a rule steps."""
+        return [group for its, group in zip(self.rules, self.groups, strict=True) if its is rule]
+
 
 def prepare(
     work: Work, fused: FusedStep, changed: Collection[int], restructured: Collection[int]
@@ -50,10 +55,12 @@ def prepare(
         The tables for kernels, and the buckets that step eagerly, by rule.
 
     Raises:
+        ValueError: where groups disagree on what all must share.
         RuntimeError: for sparse gradients, for state that a step could not be written into, and where a kernel was
             asked for and cannot be.
     """
     if changed:
+        check_agreement(work, changed)
         fused.forget_numbers()
     if fused.is_current(work.groups, work.state, work.step, restructured, work.variant):
         return fused, _buckets(work, fused.eager_groups, fused.taken)
@@ -88,8 +95,8 @@ def compute_first(work: Work, buckets: Buckets) -> dict[Rule, list[dict[str, Val
     results = {}
     for rule, together in buckets.items():
         if any(bucket.is_computed_first for bucket in together):
-            slots = {n: together[0].group[s.key] for n, s in rule.slots.items() if s.shape == "optimizer"}
-            results[rule] = eager.advance([bucket.inputs for bucket in together], slots, np.float64(work.step.clock))
+            shared = states.read_shared(rule, together[0].group)
+            results[rule] = eager.advance([bucket.inputs for bucket in together], shared, np.float64(work.step.clock))
     return results
 
 
@@ -98,7 +105,8 @@ def write(work: Work, fused: FusedStep, buckets: Buckets, results: dict[Rule, li
     numbers = fused.numbers(work.groups, work.step)
     fused.attach(work.state)
     for table in fused.tables:
-        table.step(numbers)
+        rule, groups = table.rule, work.groups_of(table.rule)
+        states.write_shared(rule, groups, table.step(numbers, states.read_shared(rule, groups[0])))
     for rule, together in buckets.items():
         if rule in results:
             _write_computed(work, rule, together, results[rule])
@@ -111,8 +119,27 @@ def write(work: Work, fused: FusedStep, buckets: Buckets, results: dict[Rule, li
 def _write_computed(work: Work, rule: Rule, buckets: list[StepBucket], results: list[dict[str, Value]]) -> None:
     for bucket, result in zip(buckets, results, strict=True):
         bucket.write(result, work.state)
-    for name, slot in buckets[0].formula.slots.items():
-        if slot.shape == "optimizer":
-            for group_rule, group in zip(work.rules, work.groups, strict=True):
-                if group_rule is rule:
-                    group[slot.key] = float(results[0][name])
+    shared = {name: results[0][name] for name in buckets[0].formula.shared_outputs}
+    states.write_shared(rule, work.groups_of(rule), shared)
+
+
+def check_agreement(work: Work, changed: Collection[int]) -> None:
+    """Refuse groups that disagree on a number which reaches a slot that exists once per optimizer.
+
+    Args:
+        work: what the step is taken with.
+        changed: the groups whose values may be others than at the last step.
+
+    Raises:
+        ValueError: with the hyper-parameter.
+    """
+    for index in changed:
+        rule, group = work.rules[index], work.groups[index]
+        if not group["params"] or not any(slot.is_shared for slot in rule.slots.values()):
+            continue
+        for name in work.variant(index, group["params"][0].ndim).common_hyper_parameters:
+            if any(other[name] != group[name] for other in work.groups_of(rule)):
+                raise ValueError(
+                    f"{name} reaches a slot that exists once per optimizer, so it must be equal in all groups of the "
+                    "rule"
+                )

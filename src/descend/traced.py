@@ -134,7 +134,7 @@ def _refusal(optimizer: Optimizer) -> str | None:
         return "stochastic_rounding draws by the clock, which no graph holds; compile without fullgraph=True"
     for rule in optimizer._rules:
         for slot in rule.slots.values():
-            if slot.shape == "optimizer":
+            if slot.is_shared:
                 return (
                     f"rule {rule.name!r} keeps {slot.key!r} once per optimizer, as a number in the param groups, which "
                     "no graph can write; compile without fullgraph=True"

@@ -21,6 +21,7 @@ from descend.expr import (
     Expr,
     FormulaError,
     Rank,
+    Shape,
     ask_ndim,
     call_site,
     hyper_of,
@@ -29,6 +30,7 @@ from descend.expr import (
     operand,
     rebuild,
     slot_of,
+    slot_rank,
     walk,
 )
 from descend.expr import g as gradient
@@ -52,7 +54,8 @@ class Slot:
     Args:
         key: the name under which it stands in `optimizer.state[p]` (torch's own where torch has the slot).
         init: its first value: a number, the name of a hyper-parameter, or "p" (a copy of the parameter).
-        shape: "like" the parameter, "scalar" (one value per parameter tensor) or "optimizer" (one per optimizer).
+        shape: "like" the parameter, "scalar" (one value per parameter tensor), "optimizer" (one per optimizer), or
+            ("optimizer", n): a window of the last n values of one number, empty at first, for push, lowest and highest.
         dtype: the name of a storage type such as "float32"; None keeps the parameter's (float32 for scalars).
 
     Raises:
@@ -61,14 +64,19 @@ class Slot:
 
     key: str
     init: float | str = 0
-    shape: str = "like"
+    shape: Shape = "like"
     dtype: str | None = None
 
     def __post_init__(self) -> None:
         if not isinstance(self.key, str) or not self.key or self.key == "step":
             raise ValueError(f"Slot key must be a name other than 'step', which is the count t: {self.key!r}")
-        if self.shape not in SLOT_RANKS:
-            raise ValueError(f"Slot({self.key!r}) has shape {self.shape!r}; choose one of {', '.join(SLOT_RANKS)}")
+        if not (self.is_window or (isinstance(self.shape, str) and self.shape in SLOT_RANKS)):
+            raise ValueError(
+                f"Slot({self.key!r}) has shape {self.shape!r}; choose one of {', '.join(SLOT_RANKS)}, or "
+                '("optimizer", n) for a window of n values'
+            )
+        if self.is_window and self.init != 0:
+            raise ValueError(f"Slot({self.key!r}) is a window, which begins empty; leave init={self.init!r} away")
         if isinstance(self.init, bool) or not isinstance(self.init, (int, float, str)):
             raise ValueError(f"Slot({self.key!r}) starts from a number, a hyper-parameter's name or 'p': {self.init!r}")
         if self.dtype is not None and self.dtype not in STORAGE_TYPES:
@@ -77,6 +85,19 @@ class Slot:
             )
         if self.init == "p" and self.shape != "like":
             raise ValueError(f"Slot({self.key!r}) starts from the parameter, so its shape must be 'like'")
+
+    @property
+    def is_window(self) -> bool:
+        """Whether it holds the last values of one number."""
+        match self.shape:
+            case ("optimizer", int() as length):
+                return not isinstance(length, bool) and length >= 1
+        return False
+
+    @property
+    def is_shared(self) -> bool:
+        """Whether it exists once per optimizer."""
+        return self.shape == "optimizer" or self.is_window
 
 
 @dataclass(frozen=True, eq=False)
@@ -131,7 +152,31 @@ class Formula:
     def is_elementwise(self) -> bool:
         """Whether each element is updated from its own values and scalars alone, without a reduction."""
         reduces = any(node.op in OPERATIONS and OPERATIONS[node.op].reduces is not None for node in self.nodes)
-        return not reduces and all(slot.shape != "optimizer" for slot in self.slots.values())
+        return not reduces and not self.shared_outputs
+
+    @cached_property
+    def shared_outputs(self) -> dict[str, Expr]:
+        """What is assigned to the slots that exist once per optimizer, by their names."""
+        return {name: self.outputs[name] for name, slot in self.slots.items() if slot.is_shared}
+
+    @cached_property
+    def common_hyper_parameters(self) -> tuple[str, ...]:
+        """The hyper-parameters that reach a slot which exists once per optimizer: all groups must agree on them.
+
+        What stands below a global reduction reaches it as a sum over all groups, and may differ.
+        """
+        found: dict[str, None] = {}
+        seen: set[Expr] = set()
+        waiting = list(self.shared_outputs.values())
+        while waiting:
+            node = waiting.pop()
+            if node in seen or (node.op in OPERATIONS and OPERATIONS[node.op].reduces is not None):
+                continue
+            seen.add(node)
+            waiting += node.args
+            if node.op == "hyper":
+                found[hyper_of(node)[0]] = None
+        return tuple(found)
 
     def is_same_as(self, other: Formula) -> bool:
         """Whether both assign identical expressions to the same names."""
@@ -351,8 +396,15 @@ class Trace:
 
     def _verify(self, outputs: Mapping[str, Expr]) -> None:
         for name, root in outputs.items():
-            shape = "like" if name == "p" else self.rule.slots[name].shape
-            highest = Rank.BUCKET if shape == "optimizer" else SLOT_RANKS[shape]
+            slot = Slot(name) if name == "p" else self.rule.slots[name]
+            shape, highest = slot.shape, Rank.BUCKET if slot.is_shared else slot_rank(slot.shape)
+            if root.window != slot.is_window or (slot.is_window and slot_of(root.args[0])[0] != name):
+                self.rule.refuse(
+                    f"it assigns {'a window' if root.window else 'a number'} to {name!r}, whose shape is {shape!r}; "
+                    + (f"assign push({name}, x)" if slot.is_window else "assign lowest or highest of the window")
+                )
+            if slot.is_shared and any(node.op == "fresh" for node in walk([root])):
+                self.rule.refuse(f"fresh reaches {name!r}, which exists once per optimizer; give the slot an init")
             if root.condition:
                 self.rule.refuse(
                     f"it assigns a condition to {name!r}; turn it into a number with where(condition, 1, 0)"
@@ -360,7 +412,7 @@ class Trace:
             if root.rank > highest:
                 self.rule.refuse(
                     f"it assigns one value per {root.rank.name.lower()} to {name!r}, whose shape is {shape!r}; "
-                    f"reduce it with sum, mean or norm" + (" (the global_ ones)" if shape == "optimizer" else "")
+                    f"reduce it with sum, mean or norm" + (" (the global_ ones)" if slot.is_shared else "")
                 )
         for node in walk(outputs.values()):
             if node.op in ("slot", "fresh"):

@@ -83,7 +83,7 @@ def _suggested_name(plan: Plan, node: Expr) -> str:
     """What a scalar might be called: by its author, as the hyper-parameter, or not at all ("")."""
     if node in plan.names:
         return plan.names[node]
-    if node.op == "hyper":
+    if node.op in ("hyper", "common"):
         name, index = hyper_of(node)
         return name if index is None else f"{name}_{index}"
     return slot_of(node)[0] if node.op == "slot" else node.op if not node.args else ""

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from descend.expr import Expr, hyper_of, slot_of
+from descend.expr import WINDOWS, Expr, hyper_of, slot_of
 
 FUNCTIONS: Final[Mapping[str, str]] = {
     "pow": "power",
@@ -109,11 +109,13 @@ class HostWords(Writer):
 
     def write(self, node: Expr, least: int = CHOICE) -> str:
         """The node in terms of hyper-parameters, the step and scalar slots."""
-        if node.op == "hyper":
+        if node.op in ("hyper", "common"):
             name, index = hyper_of(node)
             return name if index is None else f"{name}[{index}]"
+        if node.op in WINDOWS:
+            return f"{node.op}({', '.join(map(self.write, node.args))})"
         if not node.args and node.op != "constant":
-            return slot_of(node)[0] if node.op == "slot" else node.op
+            return slot_of(node)[0] if node.op in ("slot", "kept") else node.op
         return super().write(node, least)
 
     def constant(self, value: float) -> str:

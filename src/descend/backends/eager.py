@@ -14,8 +14,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from descend.backends.operations import HOST, TORCH, Value, finish_reduction, foreach, partial_reduction
-from descend.expr import OPERATIONS, Expr, Rank, hyper_of, slot_of, walk
+from descend.backends.operations import (
+    HOST,
+    TORCH,
+    Value,
+    finish_reduction,
+    foreach,
+    partial_reduction,
+    window_operation,
+)
+from descend.expr import OPERATIONS, WINDOWS, Expr, Rank, hyper_of, slot_of, walk
 from descend.rule import Formula, Slot
 from descend.tracing import CallPlace
 
@@ -57,7 +65,7 @@ def advance(buckets: Sequence[Bucket], optimizer_slots: Mapping[str, Value], clo
 
     All buckets belong to one rule: `global_` reductions run over all of them. The value of "p" and of a slot shaped
     like the parameter is a list of tensors, of a scalar slot a list of 0-dim float64 tensors or a vector, of an
-    optimizer's slot one number.
+    optimizer's slot one number, or a tuple of them.
 
     Args:
         buckets: what to step.
@@ -139,7 +147,7 @@ class _Work:
         formula = self.bucket.formula
         self.evaluate(formula.nodes, shared)
         return {
-            name: shared.value(root) if name != "p" and formula.slots[name].shape == "optimizer" else self.values[root]
+            name: shared.value(root) if name in formula.shared_outputs else self.values[root]
             for name, root in formula.outputs.items()
         }
 
@@ -182,8 +190,8 @@ class _Work:
             name, shape = slot_of(node)
             if shape == "like":
                 return self._cast(bucket.slots[name])
-            if shape == "optimizer":
-                return scalar_value(self.optimizer_slots[name])
+            if node.rank is Rank.OPTIMIZER:
+                return shared_value(self.optimizer_slots[name])
             return scalar_values(bucket.slots[name], read=bucket.reads_scalars)
         if node.op == "numel":
             return np.array(bucket.counts, dtype=np.float64)
@@ -195,6 +203,8 @@ class _Work:
 
     def _operate(self, node: Expr) -> Value:
         args = [self.values[a] for a in node.args]
+        if node.op in WINDOWS:
+            return window_operation(node, args)
         if all(_is_host(a) for a in args):
             return HOST[node.op](*args)
         if node.op == "where" and isinstance(args[0], Tensor) and self.bucket.reads_scalars and _is_one_number(args[0]):
@@ -253,10 +263,7 @@ class _OptimizerWork:
     values: dict[Expr, Value] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        formula = self.buckets[0].formula
-        self.roots = {
-            root for name, root in formula.outputs.items() if name != "p" and formula.slots[name].shape == "optimizer"
-        }
+        self.roots = set(self.buckets[0].formula.shared_outputs.values())
 
     def value(self, node: Expr) -> Value:
         if node not in self.values:
@@ -266,23 +273,17 @@ class _OptimizerWork:
 
     def _evaluate(self, node: Expr) -> Value:
         if node.op == "slot":
-            return scalar_value(self.slots[slot_of(node)[0]])
+            return shared_value(self.slots[slot_of(node)[0]])
         if node.op not in OPERATIONS:
-            self._agree_on(node)
             return scalar_leaf(node, self.buckets[0].hyper_parameters, self.clock + 1)
         args = [self.value(a) for a in node.args]
+        if node.op in WINDOWS:
+            return window_operation(node, args)
         if all(_is_host(a) for a in args):
             return HOST[node.op](*args)
+        if node.op == "where" and _is_host(args[0]):
+            return args[1] if args[0] else args[2]
         return TORCH[node.op](*(pick(a, 0) for a in args))
-
-    def _agree_on(self, node: Expr) -> None:
-        if node.op != "hyper":
-            return
-        name = hyper_of(node)[0]
-        if any(bucket.hyper_parameters[name] != self.buckets[0].hyper_parameters[name] for bucket in self.buckets):
-            raise ValueError(
-                f"{name} reaches a slot that exists once per optimizer, so it must be equal in all groups of the rule"
-            )
 
 
 def compute_dtype(stored: torch.dtype) -> torch.dtype:
@@ -315,6 +316,11 @@ def scalar_value(stored: Value) -> Value:
     return np.float64(stored.item()) if not stored.requires_grad and _is_one_number(stored) else stored.double()
 
 
+def shared_value(stored: Value) -> Value:
+    """What a slot holds once per optimizer: one number, or a tuple of them for a window."""
+    return tuple(map(scalar_value, stored)) if isinstance(stored, tuple) else scalar_value(stored)
+
+
 def scalar_values(stored: list[Tensor], read: bool = True) -> Value:
     """The values of a scalar slot: a vector of host scalars, or the tensors themselves where gradients pass.
 
@@ -342,7 +348,12 @@ def squared_norms(bucket: Bucket, node: Expr) -> list[Tensor]:
 
 
 def stored_dtype(slot: Slot, param: Tensor) -> torch.dtype:
-    """The storage type of a slot shaped like the parameter; that of a complex one is complex."""
+    """The storage type of a slot shaped like the parameter; that of a complex one is complex.
+
+    A slot that exists once per optimizer is a Python float.
+    """
+    if slot.is_shared:
+        return torch.float64
     if slot.dtype is None:
         return param.dtype
     dtype: torch.dtype = getattr(torch, slot.dtype)
@@ -354,8 +365,10 @@ def first_value(slot: Slot, param: Tensor, hyper_parameters: Mapping[str, Any]) 
     if slot.init == "p":
         return param.to(stored_dtype(slot, param), memory_format=torch.preserve_format, copy=True)
     initial = hyper_parameters[slot.init] if isinstance(slot.init, str) else slot.init
+    if slot.is_window:
+        return torch.empty(0, dtype=torch.float64)
     if slot.shape != "like":
-        usual = torch.float64 if slot.shape == "optimizer" else scalar_dtype()
+        usual = torch.float64 if slot.is_shared else scalar_dtype()
         dtype = getattr(torch, slot.dtype) if slot.dtype else usual
         return torch.as_tensor(initial, dtype=torch.float64).to(dtype=dtype).reshape(()).clone()
     dtype = stored_dtype(slot, param)

@@ -12,8 +12,8 @@ import numpy.typing as npt
 
 from descend.backends import openmp
 from descend.backends.kernels import Kernel
-from descend.backends.operations import HOST
-from descend.expr import OPERATIONS, Expr, Rank, slot_of, walk
+from descend.backends.operations import HOST, window_length, window_operation
+from descend.expr import OPERATIONS, WINDOWS, Expr, Rank, leaf, slot_of, walk
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
@@ -23,6 +23,8 @@ PER_TENSOR: Final = 256
 """What a tensor costs beside its elements, counted in elements: threads share the sum of it all evenly."""
 _WORTH_THREADS: Final = 2**16
 """Work below this runs on one thread: starting a team takes as long."""
+_ADVANCING: Final = ("t", "clock", "slot", "kept")
+"""Leaves that are others at every step."""
 _NOTHING: Final[Mapping[Expr, Floats]] = {}
 
 
@@ -82,6 +84,9 @@ class Layout(Protocol):
     def scalar_slot(self, name: str) -> npt.NDArray[Any]:
         """The values of a slot of one number per parameter."""
 
+    def shared_slot(self, name: str) -> Any:
+        """The value of a slot that exists once per optimizer: a number, or a tuple of them."""
+
 
 class Launch:
     """A kernel, ready to be called on the rows of a table."""
@@ -124,7 +129,7 @@ class Launch:
         self.rows[:, -addresses.shape[1] :] = addresses
 
     def __call__(self, numbers: Numbers) -> dict[str, Any]:
-        """Run the kernel, and return the new values of slots of one number per parameter."""
+        """Run the kernel, and return the new values of slots of one number per parameter or per optimizer."""
         self._compute_scalars(numbers)
         call = self._call
         call.seed, call.step = numbers.seed, numbers.clock
@@ -162,7 +167,7 @@ class Launch:
         plan, varies = self.kernel.plan, set(numbers.varying)
         self._varying: list[Expr] = []
         for node in self.order:
-            if node in varies or node.op in ("t", "slot") or any(a in varies for a in node.args):
+            if node in varies or node.op in _ADVANCING or any(a in varies for a in node.args):
                 varies.add(node)
                 self._varying.append(node)
             else:
@@ -177,6 +182,8 @@ class Launch:
 
     def _evaluate(self, node: Expr, numbers: Numbers) -> Any:
         layout = self.layout
+        if node.op in WINDOWS:
+            return window_operation(node, [self._known[a] for a in node.args])
         if node.op in OPERATIONS:
             of = self._per_tensor if node.rank is Rank.TENSOR else self._known.__getitem__
             value: Any = HOST[node.op](*map(of, node.args))
@@ -185,10 +192,19 @@ class Launch:
             return np.float64(node.value)  # type: ignore[arg-type]
         if node.op == "t":
             return layout.bucket_steps + 1.0
+        if node.op == "clock":
+            return np.float64(numbers.clock + 1)
         if node.op == "numel":
             return layout.numel.astype(np.float64)
+        if node.op == "kept":  # what stays of a window when a value is pushed
+            window = layout.shared_slot(slot_of(node)[0])
+            return window[len(window) == window_length(node) :]
         if node.op == "slot":
-            return layout.scalar_slot(slot_of(node)[0]).astype(np.float64)
+            name = slot_of(node)[0]
+            is_shared = node.rank is Rank.OPTIMIZER
+            return layout.shared_slot(name) if is_shared else layout.scalar_slot(name).astype(np.float64)
+        if node.op == "common":
+            return numbers.by_group[leaf("hyper", node.value)][layout.bucket_groups[0]]
         if node in numbers.varying:
             return np.float64(numbers.varying[node])
         return numbers.by_group[node][layout.bucket_groups]

@@ -6,6 +6,7 @@ a `where` are evaluated, so errors are ignored: a NaN that is not chosen is harm
 
 from __future__ import annotations
 
+import math
 import operator
 from collections.abc import Callable, Sequence
 from typing import Any, Final
@@ -13,6 +14,8 @@ from typing import Any, Final
 import numpy as np
 import torch
 from torch import Tensor
+
+from descend.expr import Expr, slot_of
 
 Value = (
     Any  # a host scalar (np.float64, np.bool_), a vector of them, a 0-dim tensor, or a list with a tensor per parameter
@@ -97,6 +100,26 @@ TORCH: Final[dict[str, Callable[..., Value]]] = {
     "eq": operator.eq,
     "ne": operator.ne,
 }
+
+
+def window_operation(node: Expr, args: Sequence[Value]) -> Value:
+    """An operation on a window, a tuple of host scalars or of 0-dim tensors where gradients pass."""
+    window, *rest = args
+    if node.op == "push":
+        return (*window, *rest)[-window_length(node) :]
+    chosen, value = ("minimum", math.inf) if node.op == "lowest" else ("maximum", -math.inf)
+    found: Value = np.float64(value)
+    for x in window:
+        is_host = not isinstance(found, Tensor) and not isinstance(x, Tensor)
+        found = HOST[chosen](found, x) if is_host else TORCH[chosen](found, x)
+    return found
+
+
+def window_length(node: Expr) -> int:
+    """How many values the window of the node's slot holds at most."""
+    shape = slot_of(node.args[0] if node.args else node)[1]
+    return int(shape[1])
+
 
 _CHUNK: Final = 4096
 

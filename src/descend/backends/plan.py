@@ -3,16 +3,18 @@
 What depends on no element is hoisted to the host and becomes a column of scalars: one row per bucket, or one per tensor
 where it reads a `scalar` slot or `p.numel`. What is left is cut at the reductions: a value that follows `norm(g)` can
 be computed only after a pass over all of g. Every pass loads what it reads, computes each common subexpression once,
-adds up the reductions that it can, and the last one stores. Between two passes stands scalar code, once per tensor.
+adds up the reductions that it can, and stores what no later one reads. Between two passes stands scalar code, once per
+tensor.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
-from descend.expr import OPERATIONS, Expr, Rank, apply, rebuild, slot_of, walk
+from descend.expr import Expr, Rank, Shape, apply, leaf, rebuild, slot_of, walk
+from descend.staging import elements_below, is_reduction, stages, stores_by_pass
 from descend.tracing import Formula, Slot
 
 
@@ -73,18 +75,18 @@ class Plan:
 
     @cached_property
     def host_results(self) -> dict[str, Expr]:
-        """New values of scalar slots that the host knows."""
+        """New values of scalar slots, and of what exists once per optimizer, that the host knows."""
         return {name: root for name, root in self._scalar_outputs.items() if not follows_reduction(root)}
 
     @cached_property
     def kernel_results(self) -> dict[str, Expr]:
-        """New values of scalar slots that follow a reduction."""
+        """Those that follow a reduction."""
         return {name: root for name, root in self._scalar_outputs.items() if follows_reduction(root)}
 
     @cached_property
     def _scalar_outputs(self) -> dict[str, Expr]:
         outputs, slots = self.formula.outputs, self.formula.slots
-        return {name: root for name, root in outputs.items() if shape(slots, name) == "scalar"}
+        return {name: root for name, root in outputs.items() if shape(slots, name) != "like"}
 
     @cached_property
     def tensor_values(self) -> tuple[Expr, ...]:
@@ -111,11 +113,7 @@ class Plan:
 
 
 def plan(formula: Formula) -> Plan:
-    """Plan a settled formula, once.
-
-    Raises:
-        NotPlanned: for slots that exist once per optimizer.
-    """
+    """Plan a settled formula, once."""
     known = formula.derived
     if "plan" not in known:
         known["plan"] = _planned(formula)
@@ -124,29 +122,26 @@ def plan(formula: Formula) -> Plan:
 
 
 def _planned(formula: Formula) -> Plan:
-    if any(slot.shape == "optimizer" for slot in formula.slots.values()):
-        raise NotPlanned("its rule keeps a slot that exists once per optimizer")
-    formula = formula.rewritten(_by_reciprocal)
+    formula = _by_the_clock(formula).rewritten(_by_reciprocal)
     outputs = formula.outputs
     nodes = tuple(walk(outputs.values()))
-    stages = _stages(nodes)
+    stage = stages(nodes)
     elements = {name: root for name, root in outputs.items() if shape(formula.slots, name) == "like"}
     elements = {name: root for name, root in elements.items() if root.op != "p" or name != "p"}
     reductions = [node for node in nodes if is_reduction(node)]
-    sources = [*elements.values(), *(node.args[0] for node in reductions)]
-    last = max((stages[node] for node in sources), default=0)
     scalars = [node for node in nodes if node.rank < Rank.ELEMENT and follows_reduction(node)]
     scalars = [node for node in scalars if not is_reduction(node)]
     passes = []
-    for stage in range(last + 1):
-        adds_up = tuple(node for node in reductions if stages[node.args[0]] == stage)
-        stores = tuple(elements.items()) if stage == last else ()
-        roots = [*(node.args[0] for node in adds_up), *(root for _, root in stores)]
-        body = [node for node in walk(roots) if node.rank is Rank.ELEMENT]
+    by_pass = stores_by_pass(elements, [node.args[0] for node in reductions], stage)
+    last = len(by_pass) - 1
+    for number, names_stored in enumerate(by_pass):
+        adds_up = tuple(node for node in reductions if stage[node.args[0]] == number)
+        stores = tuple((name, elements[name]) for name in names_stored)
+        body = elements_below([*(node.args[0] for node in adds_up), *(root for _, root in stores)])
         loads = tuple(node for node in body if not node.args)
-        before = tuple(node for node in scalars if stages[node] == stage)
+        before = tuple(node for node in scalars if stage[node] == number)
         passes.append(Pass(before, loads, tuple(node for node in body if node.args), adds_up, stores))
-    after = tuple(node for node in scalars if stages[node] > last)
+    after = tuple(node for node in scalars if stage[node] > last)
     wanted = _read_from_host(nodes, outputs, elements)
     names: dict[Expr, str] = {}
     for name, node in formula.bindings:
@@ -161,17 +156,12 @@ def _planned(formula: Formula) -> Plan:
     )
 
 
-def is_reduction(node: Expr) -> bool:
-    """Whether the node brings elements down to one value."""
-    return node.op in OPERATIONS and OPERATIONS[node.op].reduces is not None
-
-
 def follows_reduction(node: Expr) -> bool:
     """Whether the node's value depends on a reduction."""
     return any(is_reduction(below) for below in walk([node]))
 
 
-def shape(slots: Mapping[str, Slot], name: str) -> str:
+def shape(slots: Mapping[str, Slot], name: str) -> Shape:
     """The shape of an output: the parameter's, or that of the slot."""
     return "like" if name == "p" else slots[name].shape
 
@@ -179,6 +169,42 @@ def shape(slots: Mapping[str, Slot], name: str) -> str:
 def stream_of(leaf: Expr) -> str:
     """The stream that a leaf reads: "p", "g" or a slot's name."""
     return slot_of(leaf)[0] if leaf.op == "slot" else leaf.op
+
+
+def _by_the_clock(formula: Formula) -> Formula:
+    """The formula with what is assigned to slots of the optimizer in terms of the optimizer, also for its readers.
+
+    There t is the optimizer's clock + 1, and a hyper-parameter one that all groups agree on. What is assigned to a
+    window is the value that is pushed, since a kernel knows numbers only: the host does the pushing.
+    """
+    if not formula.shared_outputs:
+        return formula
+    roots = {root for root in formula.shared_outputs.values() if root.args}
+    own: dict[Expr, Expr] = {}
+
+    def changed(node: Expr, args: tuple[Expr, ...]) -> Expr:
+        if node.op in ("t", "hyper"):
+            own[node] = leaf("clock") if node.op == "t" else leaf("common", node.value)
+        elif is_reduction(node) or node.rank > Rank.BUCKET:
+            own[node] = rebuild(node, args)
+        else:
+            own[node] = _of_numbers(rebuild(node, tuple(own[a] for a in node.args)))
+        return own[node] if node in roots else _of_numbers(rebuild(node, args))
+
+    made = formula.rewritten(changed)
+    outputs = dict(made.outputs)
+    for name, root in formula.shared_outputs.items():
+        outputs[name] = own[root].args[1] if root.op == "push" else own[root]
+    return replace(made, outputs=outputs)
+
+
+def _of_numbers(node: Expr) -> Expr:
+    """The lowest or highest value of a window that has just been pushed into, from what stays and the new value."""
+    if node.op not in ("lowest", "highest") or node.args[0].op != "push":
+        return node
+    window, x = node.args[0].args
+    kept = apply(node.op, leaf("kept", window.value))
+    return apply("minimum" if node.op == "lowest" else "maximum", kept, x)
 
 
 def _by_reciprocal(node: Expr, args: tuple[Expr, ...]) -> Expr:
@@ -190,14 +216,6 @@ def _by_reciprocal(node: Expr, args: tuple[Expr, ...]) -> Expr:
 
 def _is_host(node: Expr) -> bool:
     return node.rank < Rank.ELEMENT and not follows_reduction(node)
-
-
-def _stages(nodes: Iterable[Expr]) -> dict[Expr, int]:
-    """For each node the number of passes that must come before it."""
-    stages: dict[Expr, int] = {}
-    for node in nodes:
-        stages[node] = max((stages[a] for a in node.args), default=0) + is_reduction(node)
-    return stages
 
 
 def _read_from_host(nodes: Iterable[Expr], outputs: Mapping[str, Expr], elements: Mapping[str, Expr]) -> list[Expr]:

@@ -58,9 +58,8 @@ def update(
         buckets.append(
             Bucket(formula, [real(param)], [real(grads[name])], slots, values, t, [ordinal], [param.numel()])
         )
-    shared = {
-        s: x[0] for bucket in buckets[::-1] for s, x in bucket.slots.items() if rule.slots[s].shape == "optimizer"
-    }
+    held = {s: x[0] for bucket in buckets[::-1] for s, x in bucket.slots.items() if rule.slots[s].is_shared}
+    shared = {s: tuple(x.unbind()) if rule.slots[s].is_window else x for s, x in held.items()}
     clock = max(bucket.t for bucket in buckets) - 1 if shared else 0
     for name, bucket, result in zip(stepped, buckets, advance(buckets, shared, clock), strict=True):
         if rule.counts_steps:
@@ -72,7 +71,10 @@ def update(
                 continue
             slot = bucket.formula.slots[output]
             like = state[name].get(slot.key)
-            new = stored_as(value, first_value(slot, params[name], values) if like is None else like, inputs)
-            for holder in new_state if slot.shape == "optimizer" else [name]:
+            if slot.is_window:
+                new = torch.stack([torch.as_tensor(x, dtype=torch.float64) for x in value])
+            else:
+                new = stored_as(value, first_value(slot, params[name], values) if like is None else like, inputs)
+            for holder in new_state if slot.is_shared else [name]:
                 new_state[holder][slot.key] = new
     return new_params, new_state

@@ -5,7 +5,7 @@ A table lives from step to step. At each step it reads all addresses anew; then 
 
 from __future__ import annotations
 
-from collections.abc import MutableMapping, Sequence
+from collections.abc import Mapping, MutableMapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -19,7 +19,9 @@ from descend.backends.addresses import OTHER_GRADIENTS, STALE, Addresses
 from descend.backends.eager import EXACT_IN_FLOAT32
 from descend.backends.kernels import Kernel
 from descend.backends.launches import CHUNK, PER_TENSOR, Ints, Launch, Numbers
-from descend.expr import Expr
+from descend.backends.operations import window_length
+from descend.expr import Expr, leaf
+from descend.rule import Rule
 
 _FIELDS: Final = 5
 """The numbers that stand before the addresses in a row: see `Tensor` in driver.hpp."""
@@ -74,6 +76,7 @@ class Table:
             [getattr(torch, kernel.storage[name]) for name in self.streams],
         )
         self._is_attached = False
+        self._shared: Mapping[str, Any] = {}
         self._singles = [member.param for member in members if member.param.numel() == 1]
         self._step, self._norms = Launch(kernel), Launch(norms) if norms else None
         launches = [launch for launch in (self._step, self._norms) if launch is not None]
@@ -105,9 +108,15 @@ class Table:
         self.addresses.follow([member.state for member in self.members])
 
     @property
+    def rule(self) -> Rule:
+        """What steps them."""
+        return self.kernel.plan.formula.rule
+
+    @property
     def reads(self) -> set[Expr]:
         """The hyper-parameters that the host's scalars are computed from."""
-        return {node for launch, _ in self._launches for node in launch.order if node.op == "hyper"}
+        read = (node for launch, _ in self._launches for node in launch.order)
+        return {leaf("hyper", node.value) for node in read if node.op in ("hyper", "common")}
 
     def _gradients_are_plain(self) -> bool:
         """Whether no gradient is negated when it is read; dense ones can be so only where they are single numbers."""
@@ -172,6 +181,10 @@ class Table:
         """The values of a slot of one number per parameter, of those that have a gradient."""
         return self.columns[name][self.chosen]
 
+    def shared_slot(self, name: str) -> Any:
+        """The value of a slot that exists once per optimizer, before the step that is being taken."""
+        return self._shared[name]
+
     def squared_norms(self, numbers: Numbers) -> dict[int, Tensor]:
         """The sums of the squares of the gradients that the options let in, in float64, by ordinal."""
         assert self._norms is not None
@@ -179,20 +192,41 @@ class Table:
         norms = torch.from_numpy(self._norms.values[:, 0].copy())
         return dict(zip(self.fields[:, 2].tolist(), norms.square().unbind(), strict=True))
 
-    def step(self, numbers: Numbers) -> None:
-        """Take one step with everything that has a gradient."""
-        if len(self.active):
-            self._step_active(numbers)
-        self.addresses.release()
+    def step(self, numbers: Numbers, shared: Mapping[str, Any]) -> dict[str, Any]:
+        """Take one step with everything that has a gradient.
 
-    def _step_active(self, numbers: Numbers) -> None:
-        for name, value in self._step(numbers).items():
-            self.columns[name][self.chosen] = value
+        Args:
+            numbers: what the host's scalars are computed from.
+            shared: the values of the slots that exist once per optimizer.
+
+        Returns:
+            Their new values.
+        """
+        self._shared = shared
+        new = self._step_active(numbers) if len(self.active) else {}
+        self.addresses.release()
+        return new
+
+    def _step_active(self, numbers: Numbers) -> dict[str, Any]:
+        new = self._step(numbers)
+        slots, shared = self.kernel.plan.formula.slots, {}
+        for name, value in new.items():
+            if name in self.columns:
+                self.columns[name][self.chosen] = value
+            else:
+                shared[name] = self._pushed(name, value) if slots[name].is_window else value
         self.steps[self.chosen] += 1
         self.bucket_steps = self.bucket_steps + 1
         if self.counts_steps:
             self.columns["t"][self.chosen] = self.steps[self.chosen]
         torch.autograd.graph.increment_version(self.params)  # autograd notices what was changed behind its back
+        return shared
+
+    def _pushed(self, name: str, value: Any) -> tuple[Any, ...]:
+        """The window of a slot with one more value."""
+        slot = leaf("slot", (name, self.kernel.plan.formula.slots[name].shape))
+        pushed: tuple[Any, ...] = (*self._shared[name], value)[-window_length(slot) :]
+        return pushed
 
 
 def overlapping(tables: Sequence[Table]) -> set[int]:

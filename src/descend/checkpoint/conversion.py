@@ -201,7 +201,7 @@ def _checked(entry: dict[str, Any], rule: Rule, group: Mapping[str, Any], where:
         )
     ndim = max((value.ndim for value in entry.values() if isinstance(value, Tensor)), default=0)
     formula = rule.formula(ndim=ndim, **{name: group[name] for name in rule.hyper_parameters})
-    slots = {name: slot for name, slot in formula.slots.items() if slot.shape != "optimizer"}
+    slots = {name: slot for name, slot in formula.slots.items() if not slot.is_shared}
     needed = [slot.key for name, slot in slots.items() if name not in formula.asks_fresh]
     missing = [key for key in (["step"] if rule.counts_steps else []) + needed if key not in entry]
     if missing:

@@ -7,6 +7,7 @@ from typing import Final
 
 from descend.expr import OPERATIONS, Expr, Rank, slot_of
 from descend.render.program import number
+from descend.staging import elements_below, is_reduction, stages, stores_by_pass
 from descend.tracing import Formula
 
 BYTES: Final = {"float64": 8, "float32": 4, "bfloat16": 2, "float16": 2}
@@ -58,7 +59,7 @@ class Cost:
 def cost(formula: Formula, dtype: str = "float32") -> Cost:
     """What a step costs for parameters of `dtype`, once every slot has a value.
 
-    Each pass reads what it calculates with anew, and nothing is stored between passes.
+    Each pass reads what it calculates with anew, and stores what no later one reads.
 
     Raises:
         ValueError: for a `dtype` (of the parameters or of a slot) whose size is not known.
@@ -103,28 +104,11 @@ def _is_transcendental(node: Expr) -> bool:
 
 
 def _reads(formula: Formula, sizes: dict[str, int]) -> tuple[int, ...]:
-    stages: dict[Expr, int] = {}  # the number of reductions that have to be finished before a node can be calculated
-    for node in formula.nodes:
-        stages[node] = max((stages[a] + _reduces(node) for a in node.args), default=0)
-    reduced = [node.args[0] for node in stages if _reduces(node)]
-    stored = [root for name, root in formula.outputs.items() if name in sizes and _leaf_name(root) != name]
-    last = max((stages[root] for root in (*reduced, *stored)), default=0)
-    passes = [[root for root in reduced if stages[root] == stage] for stage in range(last + 1)]
-    passes[last] += stored
-    return tuple(sum(sizes.get(str(_leaf_name(node)), 0) for node in _loaded(roots)) for roots in passes)
-
-
-def _reduces(node: Expr) -> bool:
-    return bool(node.args) and OPERATIONS[node.op].reduces is not None
-
-
-def _loaded(roots: list[Expr]) -> set[Expr]:
-    """The nodes below `roots`, without what lies below a reduction: that is finished before the pass begins."""
-    loaded: set[Expr] = set()
-    waiting = list(roots)
-    while waiting:
-        node = waiting.pop()
-        if node not in loaded:
-            loaded.add(node)
-            waiting += () if _reduces(node) else node.args
-    return loaded
+    stage = stages(formula.nodes)
+    reduced = [node.args[0] for node in formula.nodes if is_reduction(node)]
+    stored = {n: root for n, root in formula.outputs.items() if n in sizes and _leaf_name(root) != n}
+    passes = []
+    for place, names in enumerate(stores_by_pass(stored, reduced, stage)):
+        roots = [*(root for root in reduced if stage[root] == place), *(stored[name] for name in names)]
+        passes.append(sum(sizes.get(str(_leaf_name(node)), 0) for node in elements_below(roots)))
+    return tuple(passes)

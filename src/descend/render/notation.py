@@ -115,7 +115,7 @@ Node: TypeAlias = (
 )
 
 RELATIONS: Final = {"lt": "<", "le": "≤", "gt": ">", "ge": "≥", "eq": "=", "ne": "≠"}
-CALLS: Final = {"minimum": "min", "maximum": "max"}
+CALLS: Final = {"minimum": "min", "maximum": "max", "lowest": "min", "highest": "max"}
 ONE: Final = Number("1")
 TWO: Final = Number("2")
 
