@@ -5,6 +5,7 @@ to anything: how fast a machine is, is no property of the code.
 import itertools
 import re
 import statistics
+import sys
 
 import pytest
 import torch
@@ -195,6 +196,24 @@ def test_a_library_that_is_there_is_a_contestant(monkeypatch, tmp_path):
     assert peers.steps("NAdam", TINY.model) == {}  # torch's own under another roof
     assert peers.steps("RMSprop", TINY.model) == peers.steps("RMSprop", TINY.model) == {}
     assert peers.notes == ["stand_in's RMSprop was not measured: ValueError"]
+
+
+def test_rules_with_norms_are_held_to_another_library_where_it_is(monkeypatch, tmp_path):
+    settings = Settings(rules=("AdamW",), threads=(1,), rounds=1, sizes=TINY)
+    (tmp_path / "pytorch_optimizer.py").write_text(
+        "import time\nfrom torch.optim import SGD as _SGD\n"
+        "class Lamb(_SGD):\n    def step(self): time.sleep(0.2)\n"
+        "class LARS(_SGD):\n    def step(self): pass\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "pytorch_optimizer", raising=False)
+    table = cases.whole_tensors("norms", settings)
+    assert [(row.cells[0], row.held) for row in table.rows] == [("LAMB", True), ("LARS", False)]
+    assert all(row.cells[-1] == "0.50" for row in table.rows)
+    monkeypatch.setattr(cases, "PEERS", ("no_such_library",))
+    table = cases.whole_tensors("norms", settings)
+    assert [row.held for row in table.rows] == [None, None]
+    assert settings.notes == ["no_such_library is not installed, and was not measured"]
 
 
 @pytest.mark.parametrize(

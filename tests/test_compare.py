@@ -161,6 +161,17 @@ def test_grids_are_equal_sized_log_spaced_and_centred(count):
             assert logs[-1] - logs[0] == pytest.approx(min(0.5 * (count - 1), 3), abs=5e-3)
 
 
+def test_a_rule_that_tunes_itself_has_one_rate_and_as_many_seeds(tmp_path):
+    finished = finished_in(tmp_path, optimizers=["sgd", "yellowfin"])
+    tuned = [(one["optimizer"], one["rate"]) for one in trials_of(finished, "tuning")]
+    rates = search_space.rates("sgd", 3)
+    assert tuned == [("sgd", rates[0]), ("yellowfin", 1.0), ("sgd", rates[1]), ("sgd", rates[2])]
+    assert [one["optimizer"] for one in trials_of(finished, "final")] == ["sgd", "yellowfin"] * 2
+    (said,) = [text for text in finished.results["caveats"] if "YellowFin" in text and "schedule" in text]
+    assert said.startswith("The rate follows no schedule of YellowFin, which sets it itself, and ran at its default")
+    assert {row["optimizer"]: row["edge"] for row in finished.results["summary"]}["yellowfin"] is None
+
+
 def test_the_published_decays_take_the_schedule_as_their_multiplier():
     shape = trial.schedule(20)
     assert search_space.arguments("adamwpaper", 0.01, shape) == {"lr": 0.01, "eta": shape}

@@ -151,8 +151,8 @@ def test_how_many_processes(asked, cores, expected):
     class Asked:
         optimizers = ("sgd", "adam")
 
-        def trials_each(self):
-            return 5
+        def trials_in_all(self):
+            return 10
 
     assert processes(asked, cores, Asked()) == expected
 

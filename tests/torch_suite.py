@@ -6,13 +6,14 @@ whole tensors takes the complex tensor's, so that the suite's tests of complex n
 """
 
 import descend
-from descend.backends.plan import is_reduction
+from descend.staging import is_reduction
 
 
 def claims(name):
     """What a class without a twin claims."""
-    reduces = any(map(is_reduction, getattr(descend, name).rule.formula().nodes))
-    return ["foreach", "differentiable", "capturable"] + ([] if reduces else ["complex"])
+    formula = getattr(descend, name).rule.formula()
+    reduces, shares = any(map(is_reduction, formula.nodes)), bool(formula.shared_outputs)
+    return ["foreach", "differentiable"] + ["capturable"] * (not shares) + ["complex"] * (not reduces)
 
 
 if __name__ == "__main__":

@@ -9,11 +9,12 @@ from typing import Any, Final
 
 from torch import nn
 
+from descend import optim
 from descend.benchmarks import contestants
 from descend.benchmarks.contestants import IMPLEMENTATIONS, OURS, PEERS, Peers
 from descend.benchmarks.page import Row, Table, count, milliseconds
 from descend.benchmarks.settings import Settings
-from descend.benchmarks.targets import BFLOAT16, LIMITS, Shapes
+from descend.benchmarks.targets import BFLOAT16, LIMITS, WHOLE_TENSORS, Shapes
 from descend.benchmarks.timing import Timing, interleaved, threads
 
 COLD: Final = "cold"
@@ -106,6 +107,36 @@ def clip_and_average(name: str, settings: Settings) -> Table:
         limit = LIMITS[name].of(True, number)
         table.rows.append(comparison(rule, number, COLD, times, limit, _others(peers=False)))
     return table
+
+
+def whole_tensors(name: str, settings: Settings) -> Table:
+    """Time rules with norms of whole tensors, which torch does not have, beside another library's."""
+    shapes, rounds, peers = settings.sizes.model, settings.rounds * 2, Peers(PEERS[:1])
+    elements = sum(math.prod(shape) for shape in shapes)
+    table = Table(
+        f"Norms of whole tensors: {len(shapes)} tensors, {count(elements)}",
+        f"Rules that torch does not have, with their defaults, beside {PEERS[0]}'s; n = {rounds}.",
+        ("rule", "threads", "ours, ms", f"{PEERS[0]}, ms", "ratio", "limit"),
+    )
+    for number in settings.threads:
+        settings.progress(f"norms of whole tensors, threads: {number}")
+        for rule, limit in WHOLE_TENSORS.items():
+            with threads(number):
+                steps = {OURS: getattr(optim, rule)(contestants.parameters(shapes)).step}
+                times = interleaved(steps | peers.steps(rule, shapes), rounds)
+            table.rows.append(_beside_a_peer(rule, number, times, limit))
+    settings.note(peers.notes)
+    return table
+
+
+def _beside_a_peer(rule: str, number: int, times: Mapping[str, Timing], limit: float) -> Row:
+    ours = times[OURS]
+    if PEERS[0] not in times:
+        return Row((rule, str(number), _with_quartiles(ours), "-", "-", _limit(limit)))
+    theirs = times[PEERS[0]]
+    ratio = ours.median / theirs.median
+    cells = (rule, str(number), _with_quartiles(ours), _with_quartiles(theirs), f"{ratio:.3f}", _limit(limit))
+    return Row(cells, ratio <= limit, slower=ratio > 1)
 
 
 def low_precision(name: str, settings: Settings) -> Table:

@@ -21,6 +21,7 @@ SUBJECTS: Final[dict[str, Subject]] = {
     "groups": cases.against_torch,
     "bfloat16": cases.low_precision,
     "clip-ema": cases.clip_and_average,
+    "norms": cases.whole_tensors,
     "bandwidth": bandwidth.bandwidth,
     "memory": footprint.memory,
     "first-step": footprint.first_steps,

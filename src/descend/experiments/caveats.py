@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from descend.experiments import search_space
 from descend.experiments.statistics import smallest_sign_flip_p
 
 SEEDS_FOR_SIGNIFICANCE = 6
@@ -75,7 +76,13 @@ def _of_tuning(document: Mapping[str, Any]) -> Iterator[str]:
     length, steps = document["schedule"].get("length"), document["task"]["steps"]
     if length is not None and length != steps:
         yield f"The schedule has {length:,} steps, and the runs took {steps:,}: they stop before its end, or hold it."
-    titles = [optimizer["title"] for optimizer in document["optimizers"] if optimizer["scheduled"] is None]
+    tuned = document["manifest"]["options"]["trials"] > 1
+    unscheduled = [optimizer for optimizer in document["optimizers"] if optimizer["scheduled"] is None]
+    own = [one["title"] for one in unscheduled if search_space.tunes_itself(one["name"])]
+    if own:
+        instead = ", and ran at its default instead of a grid of rates" if tuned else ""
+        yield f"The rate follows no schedule of {', '.join(own)}, which sets it itself{instead}."
+    titles = [one["title"] for one in unscheduled if one["title"] not in own]
     if titles:
         yield f"The rate is only the first step size, and follows no schedule, of {', '.join(titles)}."
     edges = [

@@ -88,7 +88,7 @@ def run(task: Problem, options: Options, store: TrialStore, progress: Progress, 
         Interrupted: by the keyboard; the running trials are lost.
     """
     done = store.records()
-    tuning, total = tuning_trials(options), len(options.optimizers) * options.trials_each()
+    tuning, total = tuning_trials(options), options.trials_in_all()
     task.sizes  # noqa: B018 (loads the data now, so that no trial is charged with it, and errors come at once)
     progress.begin(total, len(done))
     try:
@@ -110,7 +110,8 @@ def tuning_trials(options: Options) -> list[Trial]:
         Trial("tuning", name, grids[name][place], TUNING_SEED, values)
         for place in range(options.trials)
         for values in every
-        for name in grids
+        for name, rates in grids.items()
+        if place < len(rates)
     ]
 
 

@@ -62,9 +62,10 @@ class Options:
         """Return the options as JSON holds them."""
         return {**asdict(self), "optimizers": list(self.optimizers)}
 
-    def trials_each(self) -> int:
-        """Return how many trials each optimizer has: every rate meets every value of the grid, then fresh seeds."""
-        return self.trials * math.prod(map(len, self.grid.values())) + self.seeds
+    def trials_in_all(self) -> int:
+        """Return how many trials there are: every rate meets every value of the grid, then fresh seeds."""
+        rates = sum(len(search_space.rates(name, self.trials)) for name in self.optimizers)
+        return rates * math.prod(map(len, self.grid.values())) + self.seeds * len(self.optimizers)
 
     def directory_name(self) -> str:
         """Return the run directory's name: the task, and a hash of the options."""
@@ -155,7 +156,7 @@ def processes(asked: int | None, cores: int, options: Options) -> int:
         UsageError: fewer than one was asked for.
     """
     wanted = cores if asked is None else _at_least("workers", 1, asked)
-    return min(wanted, len(options.optimizers) * options.trials_each())
+    return min(wanted, options.trials_in_all())
 
 
 def rule_name(name: str) -> str:

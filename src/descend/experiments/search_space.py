@@ -26,12 +26,15 @@ class Space:
     Attributes:
         rate: the known default peak rate, the middle of the grid.
         fixed: hyper-parameters that differ from the rule's own defaults.
-        scheduled: the hyper-parameter that follows the schedule; None where the rate is only the first step size.
+        scheduled: the hyper-parameter that follows the schedule; None where the rate is only the first step size, or
+            where the rule sets it.
+        tunes_itself: whether the rule sets its rate, so that there is none to search.
     """
 
     rate: float
     fixed: Mapping[str, Any] = field(default_factory=dict)
     scheduled: str | None = "lr"
+    tunes_itself: bool = False
 
 
 DECLARED = {
@@ -43,6 +46,7 @@ DECLARED = {
     "asgd": Space(0.1),
     "powersign": Space(0.1),  # TensorFlow's; ours is one at which nothing diverges
     "addsign": Space(0.1),
+    "yellowfin": Space(1.0, scheduled=None, tunes_itself=True),
     "rmsprop": Space(1e-3),  # Hinton's lecture and most practice; torch's 1e-2 is seldom kept
 }
 
@@ -58,6 +62,11 @@ def space(optimizer: str) -> Space:
     if optimizer in DECLARED:
         return DECLARED[optimizer]
     return Space(optim.by_name(optimizer).rule.hyper_parameters["lr"])
+
+
+def tunes_itself(optimizer: str) -> bool:
+    """Return whether a rule sets its rate, so that there is none to search."""
+    return optimizer in DECLARED and DECLARED[optimizer].tunes_itself
 
 
 def hyper_parameters(optimizer: str) -> dict[str, Any]:
@@ -94,8 +103,11 @@ def tunable(optimizer: str) -> list[str]:
 def rates(optimizer: str, count: int) -> list[float]:
     """Return `count` log-spaced peak rates around the known default, rising, rounded to three digits.
 
-    Half a decade apart up to seven of them; beyond that they share `WIDEST_GRID` decades.
+    Half a decade apart up to seven of them; beyond that they share `WIDEST_GRID` decades. A rule that tunes itself has
+    one.
     """
+    if tunes_itself(optimizer):
+        return [space(optimizer).rate]
     width = min(HALF_DECADE * (count - 1), WIDEST_GRID)
     decades = np.linspace(-width / 2, width / 2, count)
     return [float(f"{space(optimizer).rate * 10.0**decade:.3g}") for decade in decades]
