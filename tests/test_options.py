@@ -180,6 +180,12 @@ def oracle(row, params, steps, chosen, maximize, decay):
         nn.utils.clip_grad_norm_(params, 1.5)
         if twin is not None:
             twin.step()
+        elif row.looks_at_all:
+            grads = [-p.grad if maximize else p.grad for p in params]
+            for p, new in zip(
+                params, row.reference([p.detach() for p in params], grads, states[0], step + 1, **chosen), strict=True
+            ):
+                p.data = new
         else:
             for p, s in zip(params, states, strict=True):
                 g = -p.grad if maximize else p.grad

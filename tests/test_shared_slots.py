@@ -204,6 +204,14 @@ def test_a_window_that_is_no_list_is_refused_by_its_key():
         optimizer.step()
 
 
+@pytest.mark.parametrize("flag", ["differentiable", "capturable"])
+def test_plain_numbers_carry_no_gradient_and_are_no_tensors(flag):
+    with pytest.raises(RuntimeError, match=rf"'windowed' keeps 'w' as a plain number.*leave {flag} unset"):
+        descend.Optimizer(parameters(), windowed, **{flag: True})
+    with pytest.raises(RuntimeError, match=f"leave {flag} unset"):
+        descend.Optimizer([{"params": parameters(), flag: True}], windowed)
+
+
 def test_what_the_language_refuses_of_windows():
     window = Slot("w", shape=("optimizer", 3))
 

@@ -13,7 +13,7 @@ def claims(name):
     """What a class without a twin claims."""
     formula = getattr(descend, name).rule.formula()
     reduces, shares = any(map(is_reduction, formula.nodes)), bool(formula.shared_outputs)
-    return ["foreach", "differentiable"] + ["capturable"] * (not shares) + ["complex"] * (not reduces)
+    return ["foreach"] + ["differentiable", "capturable"] * (not shares) + ["complex"] * (not reduces)
 
 
 if __name__ == "__main__":

@@ -146,8 +146,8 @@ class Optimizer(torch.optim.Optimizer):
         rule = group.pop("rule", self._rule)
         if not isinstance(rule, Rule):
             raise TypeError(f"rule of a param group must be an update rule such as descend.rules.adamw: {rule!r}")
-        differentiable = group.get("differentiable", self.defaults["differentiable"])
-        self.options.check_rule(rule, differentiable=bool(differentiable))
+        flags = {name: bool(group.get(name, self.defaults[name])) for name in ("differentiable", "capturable")}
+        self.options.check_rule(rule, **flags)
         clock, count, constructor_defaults = self.applied_steps, len(self.param_groups), self.defaults
         values = {**self._values(rule), **{k: v for k, v in group.items() if k in rule.hyper_parameters}}
         hyper.check_scheduled(rule, values)

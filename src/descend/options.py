@@ -96,13 +96,22 @@ class Options:
         given = [(field.name, getattr(self, field.name), field.default) for field in fields(self)[1:]]
         return ", ".join(f"{name}={value!r}" for name, value, default in given if value != default)
 
-    def check_rule(self, rule: Rule, *, differentiable: bool) -> None:
+    def check_rule(self, rule: Rule, *, differentiable: bool, capturable: bool) -> None:
         """Refuse a rule, or a group of it, that the options cannot go with.
 
         Raises:
             ValueError: for a slot under the name or the key of the average of the weights.
-            RuntimeError: for random rounding where gradients shall flow through the step.
+            RuntimeError: for random rounding where gradients shall flow through the step, and for a slot that exists
+                once per optimizer where they shall, or where nothing may be read from a device.
         """
+        shared = [slot.key for slot in rule.slots.values() if slot.is_shared]
+        if shared and (differentiable or capturable):
+            flag = "differentiable" if differentiable else "capturable"
+            remedy = "; gradients flow through rule.update" if differentiable else ""
+            raise RuntimeError(
+                f"rule {rule.name!r} keeps {shared[0]!r} as a plain number in the param groups, which {flag}=True "
+                f"does not go with; leave {flag} unset{remedy}"
+            )
         if self.stochastic_rounding and differentiable:
             raise RuntimeError(
                 "stochastic_rounding has no gradient, and differentiable=True asks for one; leave one of them unset"
