@@ -47,7 +47,10 @@ from descend.expr import sum as sum  # not in __all__: a star import must not hi
 from descend.rule import Rule, Slot, active, rule
 
 if TYPE_CHECKING:
-    from descend import accumulation, batching, checkpoint, groups, nt_asgd, optim, plateau, presets, rules, schedules
+    from descend import accumulation, batching, checkpoint, groups, nt_asgd, optim, plateau, presets, rate_scaling
+    from descend import rules as rules
+    from descend import schedules as schedules
+    from descend import sequences as sequences
     from descend import tasks as tasks
     from descend.commands import compare, show
     from descend.experiments.handle import trial
@@ -88,9 +91,11 @@ __all__ = [
     "presets",
     "push",
     "range_test",
+    "rate_scaling",
     "rule",
     "rules",
     "schedules",
+    "sequences",
     "show",
     "sign",
     "sqrt",

@@ -17,14 +17,17 @@ import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
-from random import Random
 from typing import Any
 
 import torch
 
 from descend import optim, options
 from descend.optimizer import Optimizer
-from descend.schedules.arguments import positive, whole
+from descend.rate_scaling import rate_scaled
+from descend.schedules.arguments import whole
+from descend.sequences import sequence_lengths
+
+__all__ = ["NTASGD", "sequence_lengths"]
 
 
 class NTASGD:
@@ -88,19 +91,13 @@ class NTASGD:
     def rate_scaled(self, share: float) -> Iterator[None]:
         """Multiply the rates for the step that is taken inside: for sequences of another length, length / usual length.
 
-        ASGD keeps the rate of its next step as state, so that a rate written into a group counts one step late; here
-        it is in time.
+        `descend.rate_scaling.rate_scaled` on the optimizer in force; what it says of ASGD holds after the trigger.
 
         Raises:
             ValueError: the share is not above 0.
         """
-        share = positive("share", share)
-        before = [self._rate(i) for i in range(len(self.optimizer.param_groups))]
-        self._put([share * rate for rate in before])
-        try:
+        with rate_scaled(self.optimizer, share):
             yield
-        finally:
-            self._put(before)
 
     def state_dict(self) -> dict[str, Any]:
         """Return what it knows, as plain numbers; the optimizer's state is not in it."""
@@ -138,38 +135,6 @@ class NTASGD:
         """The schedule, or the number, that drives a group's rate."""
         number = self.optimizer.param_groups[group]["lr"]
         return self.optimizer._schedules[group].get("lr", number) if isinstance(self.optimizer, Optimizer) else number
-
-    def _put(self, rates: list[Any]) -> None:
-        for i, (group, rate) in enumerate(zip(self.optimizer.param_groups, rates, strict=True)):
-            if isinstance(self.optimizer, Optimizer):
-                self.optimizer.set_schedule("lr", rate, group=i)
-            else:
-                group["lr"] = rate
-            if self.triggered:
-                for param in group["params"]:
-                    if "eta" in self.optimizer.state.get(param, {}):
-                        self.optimizer.state[param]["eta"].fill_(float(group["lr"]))
-
-
-def sequence_lengths(base: int = 70, *, seed: int = 0) -> Iterator[int]:
-    """Yield lengths of sequences for backpropagation through time, without end.
-
-    Each is drawn from a normal distribution of deviation 5 about the base or, one time in twenty, about half of it, and
-    is 5 or more (Merity, Keskar & Socher 2018, section 4.1). A fixed rate would favour what is in short sequences:
-    `rate_scaled(length / base)` goes with them.
-
-    Args:
-        base: the usual length, 1 or more; 70 in the paper.
-        seed: of the draws.
-
-    Raises:
-        ValueError: the base is below 1.
-    """
-    base = whole("base", base)
-    draws = Random(seed)
-    while True:
-        middle = base if draws.random() < 0.95 else base / 2
-        yield max(5, int(draws.gauss(middle, 5)))
 
 
 def _is_sgd(optimizer: object) -> bool:
