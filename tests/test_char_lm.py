@@ -3,7 +3,9 @@
 import gzip
 import itertools
 import math
+import random
 import re
+import statistics
 import tracemalloc
 from pathlib import Path
 
@@ -12,6 +14,7 @@ import torch
 from torch import nn
 
 from descend import tasks
+from descend.sequences import sequence_lengths
 from descend.tasks import TaskError
 from descend.tasks.times import epoch_steps
 from task_data import text
@@ -144,7 +147,7 @@ def test_a_subset_below_the_least_is_refused_before_data_are_looked_for():
 
 
 def test_what_is_no_setting_is_refused():
-    with pytest.raises(TaskError, match=r"takes no setting 'model' \(only subset, data\)"):
+    with pytest.raises(TaskError, match=r"takes no setting 'model' \(only subset, data, variable_length\)"):
         tasks.load("char-lm", model="transformer")
 
 
@@ -152,6 +155,68 @@ def test_an_epoch_is_as_many_characters_as_training_has(of):
     task = of(text(100_000))
     assert epoch_steps(task) == 90_000 // (64 * 32)
     assert epoch_steps(of(text(2000))) == 1
+
+
+# ---- windows of varying length ---------------------------------------------------------------------------------------
+
+
+def lengths(task, seed, count=400):
+    return [batch[0].shape[1] for batch in itertools.islice(task.batches(seed), count)]
+
+
+def test_windows_of_varying_length_have_the_published_lengths(of):
+    task = of(text(9000), variable_length=True)
+    drawn = lengths(task, 3, 4000)
+    assert drawn == list(itertools.islice(sequence_lengths(64, seed=3), 4000))
+    short = [length for length in drawn if length < 48]
+    assert len(short) / len(drawn) == pytest.approx(0.05, abs=0.012)
+    assert statistics.fmean(short) == pytest.approx(31.5, abs=1.2)  # rounded down
+    usual = [length for length in drawn if length >= 48]
+    assert (statistics.fmean(usual), statistics.stdev(usual)) == pytest.approx((63.5, 5), abs=0.3)
+    assert [task.rate_share(batch) for batch in itertools.islice(task.batches(3), 9)] == [x / 64 for x in drawn[:9]]
+
+
+def test_the_seed_decides_lengths_and_windows_wherever_reading_begins(of):
+    task = of(text(9000), variable_length=True)
+    whole = list(itertools.islice(task.batches(1), 12))
+    torch.manual_seed(7)  # neither is drawn from a global generator
+    random.seed(7)
+    again = list(itertools.islice(task.batches(1), 5, 12))
+    for batches in zip(whole[5:], again, strict=True):
+        assert all(torch.equal(*parts) for parts in zip(*batches, strict=True))
+    assert lengths(task, 1) != lengths(task, 2)
+
+
+def test_windows_of_varying_length_are_followed_by_what_follows_them(of):
+    task = of(COUNTING, variable_length=True)
+    for characters, following in itertools.islice(task.batches(0), 100):
+        assert torch.equal(following, characters[:, :1] + torch.arange(1, characters.shape[1] + 1))
+
+
+def test_without_the_setting_batches_and_rates_are_those_of_64(of):
+    """The draws as they have always been."""
+    task = of(text(9000))
+    known = sorted(set(text(9000)[:8100]))
+    every = torch.tensor([known.index(c) + 1 for c in text(9000)[:8100]])
+    generator = torch.Generator().manual_seed(5)
+    for characters, following in itertools.islice(task.batches(5), 20):
+        places = torch.randint(8100 - 64, (32, 1), generator=generator) + torch.arange(65)
+        assert torch.equal(torch.cat([characters, following[:, -1:]], 1), every[places])
+        assert task.rate_share((characters, following)) == 1
+
+
+def test_varying_lengths_change_neither_model_nor_evaluation(of):
+    fixed, varying = of(text(9000)), of(text(9000), variable_length=True)
+    model = fixed.model(0)
+    assert varying.sizes == fixed.sizes
+    assert all(torch.equal(*both) for both in zip(model.parameters(), varying.model(0).parameters(), strict=True))
+    assert varying.evaluate(model, "validation") == fixed.evaluate(model, "validation")
+
+
+@pytest.mark.parametrize("wrong", ["yes", 1, 0.5])
+def test_what_is_neither_true_nor_false_is_refused(wrong):
+    with pytest.raises(TaskError, match=f"variable_length is {wrong!r}; give True or False"):
+        tasks.load("char-lm", variable_length=wrong)
 
 
 # ---- loss and metric -------------------------------------------------------------------------------------------------

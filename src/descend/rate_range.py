@@ -261,6 +261,7 @@ def sweep(
     form: str,
     seed: int,
     scaler: torch.amp.GradScaler | None = None,
+    share: Callable[[Any], float] = lambda batch: 1.0,
 ) -> Sweep:
     """Train under rising rates until they end or the loss is far above where it began, and leave it so.
 
@@ -273,6 +274,7 @@ def sweep(
         form: how they rise, to be noted.
         seed: to be noted.
         scaler: the gradient scaler in use.
+        share: what the rate is multiplied by for a batch.
     """
     shares = _shares(optimizer)
     losses: list[float] = []
@@ -286,7 +288,7 @@ def sweep(
                 losses.append(number)
             if applied == len(rates) or not math.isfinite(number) or _is_lost(losses):
                 break
-            _set_rates(optimizer, rates[applied], shares)
+            _set_rates(optimizer, rates[applied] * share(batch), shares)
             optimizer.zero_grad()
             _backward_and_step(value, optimizer, scaler)
             applied = count()

@@ -11,7 +11,8 @@ import torch
 from torch import nn
 
 from descend.experiments.logs import Log, Silent
-from descend.tasks import EvaluationSplit, Task, TaskError
+from descend.rate_scaling import rate_scaled
+from descend.tasks import EvaluationSplit, Task, TaskError, rate_share
 
 UNTIMED_STEPS = 10
 """First steps left out of the timing: they allocate state and warm caches."""
@@ -116,6 +117,7 @@ def step(
     except StopIteration:
         count = len(training.step_seconds)
         raise TaskError(f"task {task.name}: batches() ended after {count} batches; let it go on without end") from None
+    share = rate_share(task, batch)
     optimizer.zero_grad()
     loss = task.loss(model, batch)
     value = loss.item()
@@ -124,11 +126,19 @@ def step(
         return value
     loss.backward()  # type: ignore[no-untyped-call]
     stepping = time.perf_counter()
-    optimizer.step()
+    _apply(optimizer, share)
     ended = time.perf_counter()
     training.step_seconds.append(ended - begun)
     training.optimizer_seconds.append(ended - stepping)
     return value
+
+
+def _apply(optimizer: torch.optim.Optimizer, share: float) -> None:
+    if share == 1:
+        optimizer.step()
+        return
+    with rate_scaled(optimizer, share):
+        optimizer.step()
 
 
 def measured(metric: str, point: Checkpoint, optimizer: torch.optim.Optimizer) -> dict[str, float]:

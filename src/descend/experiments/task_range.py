@@ -1,6 +1,7 @@
 """The learning-rate range test on a task: every seed has its own model and order of the data."""
 
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ from descend.experiments import search_space
 from descend.experiments.errors import RunError
 from descend.experiments.options import rule_name
 from descend.rate_range import RangeTest, rising, sweep
-from descend.tasks import Script, TaskError, seeded
+from descend.tasks import Script, TaskError, rate_share, seeded
 
 _LOW, _HIGH = 1e-4, 1e2  # of the rule's known rate
 _HIGH_LINEAR = 30.0
@@ -58,7 +59,8 @@ def run(
             model = task.model(seed)
             model.train()
             made = optim.by_name(rule)(model.parameters(), lr=known, **search_space.space(rule).fixed)
-            sweeps.append(sweep(model, made, task.loss, task.batches(seed), rates, form=form, seed=seed))
+            share = partial(rate_share, task)
+            sweeps.append(sweep(model, made, task.loss, task.batches(seed), rates, form=form, seed=seed, share=share))
     return RangeTest(tuple(sweeps))
 
 

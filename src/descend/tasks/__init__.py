@@ -24,7 +24,7 @@ optimizers. `load("digits")` gives a built-in task, `load("mytask.py")` the one 
 Every file in this package holds one task, found by its `@task`.
 """
 
-from descend.tasks.base import Direction, EvaluationSplit, Task, TaskError, task
+from descend.tasks.base import Direction, EvaluationSplit, ScalesRates, Task, TaskError, rate_share, task
 from descend.tasks.registry import Problem, catalog, find, load
 from descend.tasks.script import Script
 from descend.tasks.seeding import seeded
@@ -35,6 +35,7 @@ __all__ = [
     "Direction",
     "EvaluationSplit",
     "Problem",
+    "ScalesRates",
     "Script",
     "Task",
     "TaskError",
@@ -42,6 +43,7 @@ __all__ = [
     "catalog",
     "find",
     "load",
+    "rate_share",
     "seeded",
     "standardize",
     "stratified_split",

@@ -1,5 +1,6 @@
 """The `Task` protocol: what a problem must offer to be trained on and compared."""
 
+import math
 from collections.abc import Iterator, Mapping
 from typing import Any, Literal, Protocol, TypeVar
 
@@ -26,7 +27,7 @@ class Task(Protocol):
     (which of several) and `data` (a file or folder in place of the usual one).
 
     A task may also have `quick`, a mapping: its settings in the smallest honest run, and "steps" if that is not a
-    quarter of the steps.
+    quarter of the steps; and the method of `ScalesRates`.
     """
 
     name: str
@@ -68,6 +69,33 @@ class Task(Protocol):
     def evaluate(self, model: nn.Module, split: EvaluationSplit) -> Mapping[str, float]:
         """Return {"loss": ..., metric: ...} on all of the split, in evaluation mode and without gradients."""
         ...
+
+
+class ScalesRates(Protocol):
+    """A task whose batches do not all weigh the same, such as sequences whose length varies."""
+
+    def rate_share(self, batch: Any) -> float:
+        """Return what the rates of the step on this batch are multiplied by; 1 leaves them as they are."""
+        ...
+
+
+def rate_share(task: Task, batch: Any) -> float:
+    """Return what the rates of the step on a batch are multiplied by: 1 unless the task says otherwise.
+
+    Args:
+        task: any; one that has the method of `ScalesRates` is asked.
+        batch: of its batches.
+
+    Raises:
+        TaskError: its answer is no finite number above 0.
+    """
+    asked = getattr(task, "rate_share", None)
+    if asked is None:
+        return 1.0
+    share = asked(batch)
+    if isinstance(share, bool) or not isinstance(share, (int, float)) or not 0 < share < math.inf:
+        raise TaskError(f"task {task.name}: rate_share() gave {share!r}; let it return a finite number above 0")
+    return float(share)
 
 
 def task(cls: _TaskClass) -> _TaskClass:

@@ -1,5 +1,6 @@
 """Character language model: War and Peace, or any text."""
 
+import itertools
 import math
 from collections.abc import Iterator, Mapping
 from functools import cached_property
@@ -9,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from descend.sequences import sequence_lengths
 from descend.tasks import data
 from descend.tasks.base import Direction, EvaluationSplit, TaskError, task
 from descend.tasks.evaluation import evaluating
@@ -38,9 +40,15 @@ class CharLM:
     whole. The metric is the mean cross entropy in bits per character; windows without a past make it a little larger
     than a state that is carried through the text would.
 
+    With `variable_length` the windows of a training batch have a length that is drawn for it, and the rates of its step
+    are multiplied by length / 64, as S. Merity, N. S. Keskar and R. Socher, Regularizing and Optimizing LSTM Language
+    Models, 2018, arXiv:1708.02182, section 4.1 (`descend.sequences.sequence_lengths`). The draws are their own, from
+    the same seed. Evaluation does not change, and an epoch is counted in windows of 64 all the same.
+
     Args:
         subset: training characters to take at most, from the beginning, the other splits in proportion.
         data: a UTF-8 text file in place of text/war_and_peace.txt under DESCEND_DATA, or the folder that holds that.
+        variable_length: draw the length of each batch's windows.
     """
 
     name = "char-lm"
@@ -55,9 +63,14 @@ class CharLM:
     batch_size = 32
     quick: Mapping[str, int] = {"subset": 200_000, "steps": 75}
 
-    def __init__(self, *, subset: int | None = None, data: str | Path | None = None) -> None:
+    def __init__(
+        self, *, subset: int | None = None, data: str | Path | None = None, variable_length: bool = False
+    ) -> None:
+        if not isinstance(variable_length, bool):
+            raise TaskError(f"task {self.name}: variable_length is {variable_length!r}; give True or False")
         self._subset = checked_subset(self.name, subset, _LEAST, "training characters")
         self._data = data
+        self._has_variable_length = variable_length
 
     @property
     def sizes(self) -> Mapping[str, int]:
@@ -79,11 +92,17 @@ class CharLM:
         """Yield characters and those that follow them, both of shape (batch, window)."""
         text = self._splits["train"]
         generator = torch.Generator().manual_seed(seed)
-        places = torch.arange(_WINDOW + 1)
-        while True:
-            begins = torch.randint(len(text) - _WINDOW, (self.batch_size, 1), generator=generator)
-            windows = text[begins + places].long()
+        for length in self._lengths(seed):
+            begins = torch.randint(len(text) - length, (self.batch_size, 1), generator=generator)
+            windows = text[begins + torch.arange(length + 1)].long()
             yield windows[:, :-1], windows[:, 1:]
+
+    def _lengths(self, seed: int) -> Iterator[int]:
+        return sequence_lengths(_WINDOW, seed=seed) if self._has_variable_length else itertools.repeat(_WINDOW)
+
+    def rate_share(self, batch: tuple[Tensor, Tensor]) -> float:
+        """Return the batch's length as a share of the usual one."""
+        return batch[0].shape[1] / _WINDOW
 
     def loss(self, model: nn.Module, batch: tuple[Tensor, Tensor]) -> Tensor:
         """Return the mean cross entropy per character in nats."""
