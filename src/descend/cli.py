@@ -133,6 +133,9 @@ def _application() -> "typer.Typer":
         data: Annotated[
             Path | None, typer.Option(help="File or folder with the task's data, in place of DESCEND_DATA.")
         ] = None,
+        setting: Annotated[
+            list[str] | None, typer.Option(metavar="NAME=VALUE", help="Another setting of the task; may be repeated.")
+        ] = None,
         workers: Annotated[int | None, typer.Option(help="Trials at a time (the cores), one thread each.")] = None,
         out: Annotated[Path | None, typer.Option(help="Run directory; by default one under runs/.")] = None,
         fresh: Annotated[bool, typer.Option("--fresh", help="Start over.")] = False,
@@ -158,6 +161,7 @@ def _application() -> "typer.Typer":
                     subset=subset,
                     model=model,
                     data=data,
+                    settings=option_values.settings(setting),
                     grid=None if grid is None else option_values.grid(grid),
                     schedule=schedule,
                     workers=workers,
@@ -188,6 +192,9 @@ def _application() -> "typer.Typer":
         subset: Annotated[int | None, typer.Option(help="Training examples to take.")] = None,
         model: Annotated[str | None, typer.Option(help="Which model, of a task with several.")] = None,
         data: Annotated[Path | None, typer.Option(help="File or folder with the task's data.")] = None,
+        setting: Annotated[
+            list[str] | None, typer.Option(metavar="NAME=VALUE", help="Another setting of the task; may be repeated.")
+        ] = None,
         quick: Annotated[bool, typer.Option("--quick", help="The smallest honest run: a screening.")] = False,
         out: Annotated[Path | None, typer.Option(help="A picture: a file that ends in .svg, .png or .html.")] = None,
     ) -> None:
@@ -207,6 +214,7 @@ def _application() -> "typer.Typer":
                 subset=subset,
                 model=model,
                 data=data,
+                settings=option_values.settings(setting),
                 quick=quick,
                 out=out,
             )

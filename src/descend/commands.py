@@ -76,6 +76,7 @@ def compare(
     subset: int | None = None,
     model: str | None = None,
     data: str | Path | None = None,
+    settings: Mapping[str, Any] | None = None,
     grid: Mapping[str, Sequence[float]] | None = None,
     schedule: str | Schedule | None = None,
     workers: int | None = None,
@@ -100,6 +101,7 @@ def compare(
         subset: training examples to take, the other splits in proportion, of a task that can.
         model: which model, of a task with several.
         data: a file or folder with the task's data, in place of the usual one.
+        settings: other arguments of the task's constructor, such as {"variable_length": True} for char-lm.
         grid: one more hyper-parameter to tune, such as {"weight_decay": [0, 1e-4, 1e-3]}; every rate meets each value.
         schedule: the shape that rates follow, such as "warmup(50) >> warm_restarts(100, mult=2)", or a schedule that
             prints so; by default a warm-up over a tenth of the steps, then a cosine to 0.
@@ -112,7 +114,7 @@ def compare(
     Raises:
         ModuleNotFoundError: a package of the lab extra is missing.
         TaskError: the task is unknown or incomplete, its data are missing or damaged, or it gives no number.
-        UsageError: an optimizer is unknown, or a number too small.
+        UsageError: an optimizer is unknown, a number too small, or a setting given twice.
         RunError: the run directory holds something else, is in use, damaged, or cannot be written.
         Interrupted: stopped by Ctrl-C; the message says how to go on.
     """
@@ -129,8 +131,8 @@ def compare(
 
     found = tasks.find(task)
     asked = {"subset": subset, "model": model, "data": data}
-    settings = options.settings(asked, found.quick if quick else {})
-    problem, quick_steps = found.make(settings), found.quick.get("steps")
+    chosen = options.settings(options.all_settings(asked, settings), found.quick if quick else {})
+    problem, quick_steps = found.make(chosen), found.quick.get("steps")
     with noted() as files:
         problem.sizes  # noqa: B018 (loads the data: what is missing or damaged is said before anything is written)
     numbers = {"trials": trials, "seeds": seeds, "steps": steps}
@@ -140,14 +142,21 @@ def compare(
         optimizers,
         **numbers,
         quick=quick,
-        settings=settings,
+        settings=chosen,
         quick_steps=quick_steps,
         grid=grid,
         data_files=files,
         schedule=None if schedule is None else str(schedule),
     )
     at_a_time = options.processes(workers, processes.available(), wanted)
-    given = {"task": task, **asked, "optimizers": optimizers and ",".join(optimizers), **numbers, "grid": grid}
+    given = {
+        "task": task,
+        **asked,
+        "setting": settings,
+        "optimizers": optimizers and ",".join(optimizers),
+        **numbers,
+        "grid": grid,
+    }
     asked_of_the_run = {"schedule": schedule, "quick": quick, "workers": workers, "out": out}
     command = options.command_line({**given, **asked_of_the_run})
     directory = Path(out) if out is not None else Path("runs") / wanted.directory_name()
@@ -162,7 +171,7 @@ def compare(
                 if at_a_time == 1:
                     runner = protocol.one_by_one(processes.Runner(problem, wanted.steps, run.logs, wanted.shape()))
                 else:
-                    job = (task, settings, wanted.steps, run.logs.absolute(), at_a_time)
+                    job = (task, chosen, wanted.steps, run.logs.absolute(), at_a_time)
                     runner = stack.enter_context(processes.Pool(*job, wanted.shape())).run
                 try:
                     records = protocol.run(problem, wanted, store, observer, runner)
@@ -186,6 +195,7 @@ def range_test(
     subset: int | None = None,
     model: str | None = None,
     data: str | Path | None = None,
+    settings: Mapping[str, Any] | None = None,
     quick: bool = False,
     out: str | Path | None = None,
 ) -> RangeTest:
@@ -204,6 +214,7 @@ def range_test(
         subset: training examples to take, of a task that can.
         model: which model, of a task with several.
         data: a file or folder with the task's data.
+        settings: other arguments of the task's constructor, such as {"variable_length": True} for char-lm.
         quick: the smallest honest run, a screening.
         out: a file for the picture: .svg, .png or .html.
 
@@ -213,7 +224,7 @@ def range_test(
         RunError: the picture cannot be written.
     """
     _require(_FOR_COMPARISONS)
-    from descend.experiments import task_range
+    from descend.experiments import options, task_range
     from descend.experiments.errors import UsageError
     from descend.tasks import TaskError
 
@@ -229,7 +240,7 @@ def range_test(
             high=high,
             steps=(60 if quick else 200) if steps is None else steps,
             seeds=(3 if quick else 5) if seeds is None else seeds,
-            settings={"subset": subset, "model": model, "data": data},
+            settings=options.all_settings({"subset": subset, "model": model, "data": data}, settings),
         )
     except (TaskError, UsageError):
         raise

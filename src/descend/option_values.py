@@ -31,23 +31,28 @@ def counts(text: str) -> list[int]:
 
 def assignments(words: list[str]) -> dict[str, object]:
     """Read words such as "momentum=0.9": hyper-parameters with their values."""
+    return _assignments(words, "hyper-parameter", "momentum=0.9")
+
+
+def settings(words: list[str] | None) -> dict[str, object] | None:
+    """Read words such as "variable_length=true": settings of a task with their values; None stays None."""
+    return _assignments(words, "setting", "variable_length=true") if words else None
+
+
+def _assignments(words: list[str], what: str, example: str) -> dict[str, object]:
     found: dict[str, object] = {}
-    for name, value in map(_assignment, words):
+    for word in words:
+        name, equals, text = word.partition("=")
+        if not equals or not name.isidentifier():
+            raise UsageError(f"'{word}' is no {what}; write name=value, such as {example}")
         if name in found:
             raise UsageError(f"{name} is given twice; give it once")
-        found[name] = value
+        found[name] = _value(text)
     return found
 
 
-def _assignment(word: str) -> tuple[str, object]:
-    name, equals, text = word.partition("=")
-    if not equals or not name.isidentifier():
-        raise UsageError(f"'{word}' is no hyper-parameter; write name=value, such as momentum=0.9")
-    return name, _value(text)
-
-
 def _value(text: str) -> Any:
-    """Read a hyper-parameter's value: true, false, none, a number, numbers separated by commas, or else a word."""
+    """Read a value: true, false, none, a number, numbers separated by commas, or else a word."""
     words = {"true": True, "false": False, "none": None}
     if text.lower() in words:
         return words[text.lower()]

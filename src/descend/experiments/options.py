@@ -149,6 +149,24 @@ def settings(asked: Mapping[str, Any], otherwise: Mapping[str, Any]) -> dict[str
     return {key: value for key, value in otherwise.items() if key != "steps"} | given
 
 
+def all_settings(named: Mapping[str, Any], others: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Return the settings that have arguments of their own together with the others.
+
+    Args:
+        named: by name; None where it was not given.
+        others: of the task's constructor, by name.
+
+    Raises:
+        UsageError: one of the others was given by its own argument too, or its value cannot be kept in a manifest.
+    """
+    for name, value in (others or {}).items():
+        if named.get(name) is not None:
+            raise UsageError(f"setting {name} is given twice, by its own argument too; give it once")
+        if value is not None and not isinstance(value, (bool, int, float, str, Path)):
+            raise UsageError(f"setting {name} is {value!r}; give a number, a text, True or False")
+    return {**named, **(others or {})}
+
+
 def processes(asked: int | None, cores: int, options: Options) -> int:
     """Return how many trials run at a time: what was asked for, else the cores, and never more than there are trials.
 
@@ -179,7 +197,8 @@ def command_line(given: Mapping[str, object]) -> str:
             words.append(f"--{name}")
         elif isinstance(value, Mapping):
             for key, values in value.items():
-                words += [f"--{name}", shlex.quote(f"{key}={','.join(map(repr, values))}")]
+                listed = values if isinstance(values, (list, tuple)) else [values]
+                words += [f"--{name}", shlex.quote(f"{key}={','.join(map(str, listed))}")]
         elif value is not None and value is not False:
             words += [f"--{name}", shlex.quote(str(value))]
     return " ".join(words)
