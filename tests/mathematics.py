@@ -290,10 +290,10 @@ class Reader:
 
     def call(self, name):
         self.take("(")
-        if name == "numel":  # of the parameter, whose symbol carries no step here
+        if name in ("numel", "rows"):  # of the parameter, whose symbol carries no step here
             self.take("$θ", "$\\theta")
             self.take(")")
-            return unknown("numel")
+            return unknown(name)
         outer, self.open_bars = self.open_bars, ""
         arguments = [self.sum()]
         while self.next_is(","):

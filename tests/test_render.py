@@ -64,6 +64,10 @@ SYMBOLS = {  # how each leaf is written in text, LaTeX and MathML
     "distances": ("distances", r"\mathrm{distances}_{t-1}", "distances_t−1"),
     "rate": ("rate", r"\mathrm{rate}_{t-1}", "rate_t−1"),
     "mean": ("mean", r"\mathrm{mean}_{t-1}", "mean_t−1"),
+    "ns_steps": ("ns_steps", r"\mathrm{ns\_steps}", "ns_steps"),
+    ("ns_coefficients", 0): ("ns_coefficients₀", r"\mathrm{ns\_coefficients}_0", "ns_coefficients_0"),
+    ("ns_coefficients", 1): ("ns_coefficients₁", r"\mathrm{ns\_coefficients}_1", "ns_coefficients_1"),
+    ("ns_coefficients", 2): ("ns_coefficients₂", r"\mathrm{ns\_coefficients}_2", "ns_coefficients_2"),
     "first_lr": ("first_lr", r"\mathrm{first\_lr}", "first_lr"),
     "eta": ("η", r"\eta", "η"),
 }

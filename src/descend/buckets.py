@@ -96,6 +96,7 @@ class StepBucket:
             params = [param.clone() for param in params]  # autograd keeps the old values
         foreach = self.group["foreach"] is not False and not differentiable
         counts = [param.numel() for param in self.params]
+        rows = [eager.rows_of(param) for param in self.params]
         return eager.Bucket(
             self.formula,
             params,
@@ -105,6 +106,7 @@ class StepBucket:
             self._count(),
             self.ordinals,
             counts,
+            rows,
             foreach,
             self.t is not None,
         )

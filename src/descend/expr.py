@@ -49,7 +49,8 @@ class Operation:
     """A row of the vocabulary: an operation's name, its number of arguments and what it yields.
 
     `condition` marks what yields true or false; `costs` is the number of arithmetic operations that the cost model
-    counts per element; `reduces` is the rank that the result is brought down to.
+    counts per element; `reduces` is the rank that the result is brought down to. What is `opaque` is no formula per
+    element: torch computes it of a whole tensor.
     """
 
     name: str
@@ -57,6 +58,7 @@ class Operation:
     condition: bool = False
     costs: int = 1
     reduces: Rank | None = None
+    opaque: bool = False
 
 
 _ROWS = (
@@ -88,6 +90,7 @@ _ROWS = (
     Operation("global_sum", 1, reduces=Rank.OPTIMIZER),
     Operation("global_mean", 1, reduces=Rank.OPTIMIZER),
     Operation("global_norm", 1, costs=2, reduces=Rank.OPTIMIZER),
+    Operation("orthogonalize", 6, opaque=True),
     Operation("push", 2),
     Operation("lowest", 1),
     Operation("highest", 1),
@@ -107,6 +110,7 @@ LEAVES: Final[dict[str, Rank]] = {
     "t": Rank.BUCKET,
     "fresh": Rank.BUCKET,
     "numel": Rank.TENSOR,
+    "rows": Rank.TENSOR,
     "p": Rank.ELEMENT,
     "g": Rank.ELEMENT,
 }
@@ -178,6 +182,13 @@ class Expr:
         if self.op not in ("p", "g"):
             raise FormulaError("only the parameter and its gradient have numel: write p.numel")
         return leaf("numel")
+
+    @property
+    def rows(self) -> Expr:
+        """The size of the parameter tensor's first dimension (1 for a single number), a scalar of the formula."""
+        if self.op not in ("p", "g"):
+            raise FormulaError("only the parameter and its gradient have rows: write p.rows")
+        return leaf("rows")
 
     __add__, __radd__ = _left("add"), _right("add")
     __sub__, __rsub__ = _left("sub"), _right("sub")
@@ -272,7 +283,7 @@ def _rank(node: Expr) -> Rank:
 
 
 def leaf(op: str, value: object = None) -> Expr:
-    """A leaf: "constant", "p", "g", "t", "numel", "hyper" (value: name and index), "slot" (name and shape), "fresh"."""
+    """A leaf, such as "p", "constant" (value: the number), "hyper" (name and index), "slot" (name and shape)."""
     return _intern(op, (), value)
 
 
@@ -329,6 +340,8 @@ def apply(op: str, *values: object, site: int | None = None) -> Expr:
         if wants_condition and not arg.condition:
             raise FormulaError("the first argument of where is a condition, as in where(g > 0, a, b)")
         _check_window(op, position, arg)
+    if row.opaque and (args[0].rank is not Rank.ELEMENT or max(arg.rank for arg in args[1:]) > Rank.BUCKET):
+        raise FormulaError(f"{op} takes a tensor, such as g or a slot shaped like the parameter, and numbers behind it")
     if row.reduces is not None and args[0].rank is not Rank.ELEMENT:
         raise FormulaError(
             f"{op} reduces the elements of a tensor, and its argument is one value per "
@@ -442,6 +455,14 @@ def fresh(slot: Expr) -> Expr:
     if not isinstance(slot, Expr) or slot.op != "slot":
         raise FormulaError("fresh takes a slot by its name in the signature, before anything is assigned to that name")
     return leaf("fresh", slot_of(slot)[0])
+
+
+def orthogonalize(x: Operand, a: Operand, b: Operand, c: Operand, eps: Operand, steps: Operand) -> Expr:
+    """The matrix nearest to `x` whose singular values are all about 1, by Newton-Schulz iterations, computed by torch.
+
+    X / max(|X|, eps) is taken `steps` times to a X + (b (X X') + c (X X')^2) X, in bfloat16.
+    """
+    return apply("orthogonalize", x, a, b, c, eps, steps)
 
 
 def push(window: Expr, x: Operand) -> Expr:

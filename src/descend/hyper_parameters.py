@@ -13,6 +13,7 @@ from typing import Any, Final
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn.parameter import is_lazy
 
 from descend.caution import warn
 from descend.rule import Rule
@@ -51,6 +52,7 @@ LIMITS: Final[dict[str, Limit]] = {
     "betas": Limit("Invalid beta parameter at index {index}: {value}", high=1.0),
     "beta": Limit("Invalid beta value: {value}", high=1.0),
     "rho": Limit("Invalid rho value: {value}", high=1.0, includes_high=True),
+    "ns_steps": Limit("Number of steps must be less than 100 for computational efficiency: {value}", high=100.0),
     "base": Limit("Invalid base value: {value}", includes_low=False),
     **{
         name: Limit(f"Invalid {name} value: {{value}}")
@@ -276,8 +278,27 @@ def check_scheduled(rule: Rule, values: Mapping[str, Any]) -> None:
             )
 
 
+def check_shapes(rule: Rule, group: Mapping[str, Any]) -> None:
+    """Refuse parameters that the rule cannot step.
+
+    Raises:
+        ValueError: what the rule itself raises for a number of dimensions.
+        RuntimeError: for complex parameters, where the rule takes whole tensors for matrices.
+    """
+    params = [param for param in group["params"] if not is_lazy(param)]
+    values = {name: group[name] for name in rule.hyper_parameters}
+    for ndim in {param.ndim for param in params} if rule.reads_ndim else ():
+        rule.formula(ndim=ndim, **values)
+    if any(param.is_complex() for param in params) and rule.formula(**values).opaque_calls:
+        raise RuntimeError(
+            f"{rule.title} does not support complex parameters; put them into a group of another rule, such as "
+            "descend.rules.adamw"
+        )
+
+
 def _check_together(values: Mapping[str, Any]) -> None:
-    if values.get("nesterov") and (values.get("momentum", 0) <= 0 or values.get("dampening", 0) != 0):
+    is_sgd = "nesterov" in values and "dampening" in values
+    if is_sgd and values["nesterov"] and (values.get("momentum", 0) <= 0 or values["dampening"] != 0):
         raise ValueError("Nesterov momentum requires a momentum and zero dampening; set momentum=0.9, dampening=0")
     if "etas" in values and not 0 < values["etas"][0] < 1 < values["etas"][1]:
         lower, upper = values["etas"]

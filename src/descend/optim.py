@@ -54,7 +54,7 @@ class DropIn(Optimizer):
         known = inspect.signature(torch_class.__init__).parameters
         given = {name: _as_torch_takes_it(value) for name, value in values.items() if name in known}
         try:
-            torch_class([torch.zeros(1)], **given)
+            torch_class([torch.zeros(1, 1)], **given)
         except (ValueError, RuntimeError) as error:
             raise with_remedy(error) from None
         except TypeError:  # no refusal: ours takes tensors where torch's takes numbers only
@@ -74,7 +74,7 @@ def twin(name: str) -> type[torch.optim.Optimizer] | None:
 
 def _constants(torch_class: Any, signature: inspect.Signature) -> dict[str, Any]:
     """Group entries that torch's class keeps and that no argument of ours sets (AdamW's decoupling)."""
-    entries = torch_class([torch.zeros(1)]).defaults if torch_class else {}
+    entries = torch_class([torch.zeros(1, 1)]).defaults if torch_class else {}
     return {name: value for name, value in entries.items() if name not in signature.parameters}
 
 

@@ -354,6 +354,34 @@ class Lion(DropIn):
         step: int = 0,
     ) -> None: ...
 
+class Muon(DropIn):
+    def __init__(
+        self,
+        params: ParamsT,
+        lr: _Number = 0.001,
+        weight_decay: _Number = 0.1,
+        momentum: _Number = 0.95,
+        nesterov: bool = True,
+        ns_coefficients: tuple[_Number, _Number, _Number] = (3.4445, -4.775, 2.0315),
+        eps: _Number = 1e-07,
+        ns_steps: _Number = 5,
+        adjust_lr_fn: bool | None = None,
+        *,
+        maximize: bool = False,
+        foreach: bool | None = None,
+        capturable: bool = False,
+        differentiable: bool = False,
+        fused: bool | None = None,
+        backend: str = "auto",
+        state_dtype: torch.dtype | None = None,
+        stochastic_rounding: bool = False,
+        clip_norm: float | None = None,
+        clip_value: float | None = None,
+        ema_decay: float | None = None,
+        seed: int = 0,
+        step: int = 0,
+    ) -> None: ...
+
 class NAdam(DropIn):
     def __init__(
         self,

@@ -158,6 +158,7 @@ class Optimizer(torch.optim.Optimizer):
         try:
             hyper.check(rule, numbers)
             super().add_param_group({**group, **numbers, **({"rule": rule.name} if rule is not self._rule else {})})
+            hyper.check_shapes(rule, self.param_groups[-1])
             check_demands(self.param_groups[count:], self.options.backend, first=count)
         except BaseException as error:
             self._schedules.drop_last_group()

@@ -132,7 +132,11 @@ def _refusal(optimizer: Optimizer) -> str | None:
         return "differentiable=True is not traced; compile without fullgraph=True"
     if options.stochastic_rounding:
         return "stochastic_rounding draws by the clock, which no graph holds; compile without fullgraph=True"
-    for rule in optimizer._rules:
+    for index, rule in enumerate(optimizer._rules):
+        for param in groups[index]["params"][:1]:
+            calls = optimizer._formula(index, param.ndim).opaque_calls
+            if calls:
+                return f"rule {rule.name!r} calls {calls[0]}, which is not traced; compile without fullgraph=True"
         for slot in rule.slots.values():
             if slot.is_shared:
                 return (
@@ -305,7 +309,7 @@ class _Gathered:
         buckets = self.by_rule.setdefault(rule, {})
         if key not in buckets:
             values = {**self.shared, **self.values[place]}
-            buckets[key] = eager.Bucket(settled, [], [], {}, values, [], [], [], reads_scalars=False)
+            buckets[key] = eager.Bucket(settled, [], [], {}, values, [], [], [], [], reads_scalars=False)
         bucket = buckets[key]
         bucket.params.append(eager.real(param))
         bucket.grads.append(eager.real(grad))
@@ -315,6 +319,7 @@ class _Gathered:
         bucket.t.append(entries["step"].double() + 1 if rule.counts_steps else np.float64(0))
         bucket.ordinals.append(ordinal)
         bucket.counts.append(param.numel())
+        bucket.rows.append(eager.rows_of(param))
         self.params.append(param)
         self.entries.append(entries)
         self.missing.append(missing)

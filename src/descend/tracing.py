@@ -152,7 +152,12 @@ class Formula:
     def is_elementwise(self) -> bool:
         """Whether each element is updated from its own values and scalars alone, without a reduction."""
         reduces = any(node.op in OPERATIONS and OPERATIONS[node.op].reduces is not None for node in self.nodes)
-        return not reduces and not self.shared_outputs
+        return not reduces and not self.shared_outputs and not self.opaque_calls
+
+    @cached_property
+    def opaque_calls(self) -> tuple[str, ...]:
+        """The operations that torch computes of whole tensors."""
+        return tuple(dict.fromkeys(n.op for n in self.nodes if n.op in OPERATIONS and OPERATIONS[n.op].opaque))
 
     @cached_property
     def shared_outputs(self) -> dict[str, Expr]:

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from descend.backends.opaque import OPAQUE
 from descend.backends.operations import (
     HOST,
     TORCH,
@@ -43,6 +44,7 @@ class Bucket:
         t: the step about to be taken, from 1: a number, or a tensor per parameter.
         ordinals: the parameters' places in the optimizer, in whose order global reductions are added up.
         counts: the parameters' numbers of elements (a complex number is one).
+        rows: the sizes of their first dimensions.
         foreach: whether torch's multi-tensor functions may be used (they are not differentiable).
         reads_scalars: whether a tensor's one number may be read, which waits for its device; if not, scalars stay
             tensors there, as a captured graph needs it.
@@ -56,6 +58,7 @@ class Bucket:
     t: Value
     ordinals: list[int]
     counts: list[int]
+    rows: list[int]
     foreach: bool = False
     reads_scalars: bool = True
 
@@ -195,6 +198,8 @@ class _Work:
             return scalar_values(bucket.slots[name], read=bucket.reads_scalars)
         if node.op == "numel":
             return np.array(bucket.counts, dtype=np.float64)
+        if node.op == "rows":
+            return np.array(bucket.rows, dtype=np.float64)
         return scalar_leaf(node, bucket.hyper_parameters, bucket.t)
 
     def _cast(self, tensors: list[Tensor]) -> list[Tensor]:
@@ -217,7 +222,10 @@ class _Work:
         if not any(isinstance(a, list) or (_is_host(a) and a.ndim) for a in args):
             return TORCH[node.op](*(pick(a, 0) for a in args))  # tensors that are scalars: rates, global reductions
         result = None
-        if self.bucket.foreach:
+        if OPERATIONS[node.op].opaque:
+            numbers = [float(pick(a, 0)) for a in args[1:]]
+            result = [OPAQUE[node.op](x, *numbers) for x in args[0]]
+        elif self.bucket.foreach:
             result = foreach(node.op, args, [self._is_last_use(arg) for arg in node.args])
         if result is None:
             like = self.bucket.params[0]
@@ -375,6 +383,11 @@ def first_value(slot: Slot, param: Tensor, hyper_parameters: Mapping[str, Any]) 
     if param.is_complex():
         initial = complex(initial, initial)  # as in torch's Adagrad and Rprop
     return torch.zeros_like(param, dtype=dtype, memory_format=torch.preserve_format).fill_(initial)
+
+
+def rows_of(param: Tensor) -> int:
+    """The size of the first dimension, 1 for a single number."""
+    return param.shape[0] if param.ndim else 1
 
 
 def real(x: Tensor) -> Tensor:

@@ -73,13 +73,14 @@ class Layout(Protocol):
     Attributes:
         belongs: the bucket of each parameter.
         bucket_groups, bucket_steps: the param group of each bucket, and how often it was stepped before.
-        numel: the parameters' numbers of elements.
+        numel, rows_of_tensors: the parameters' numbers of elements, and the sizes of their first dimensions.
     """
 
     belongs: Ints
     bucket_groups: Ints
     bucket_steps: Ints
     numel: Ints
+    rows_of_tensors: Ints
 
     def scalar_slot(self, name: str) -> npt.NDArray[Any]:
         """The values of a slot of one number per parameter."""
@@ -199,6 +200,8 @@ class Launch:
         if node.op == "kept":  # what stays of a window when a value is pushed
             window = layout.shared_slot(slot_of(node)[0])
             return window[len(window) == window_length(node) :]
+        if node.op == "rows":
+            return layout.rows_of_tensors.astype(np.float64)
         if node.op == "slot":
             name = slot_of(node)[0]
             is_shared = node.rank is Rank.OPTIMIZER

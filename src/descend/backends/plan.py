@@ -1,10 +1,10 @@
 """From a formula to a plan: what a fused kernel loads, computes and stores, pass by pass.
 
 What depends on no element is hoisted to the host and becomes a column of scalars: one row per bucket, or one per tensor
-where it reads a `scalar` slot or `p.numel`. What is left is cut at the reductions: a value that follows `norm(g)` can
-be computed only after a pass over all of g. Every pass loads what it reads, computes each common subexpression once,
-adds up the reductions that it can, and stores what no later one reads. Between two passes stands scalar code, once per
-tensor.
+where it reads a `scalar` slot, `p.numel` or `p.rows`. What is left is cut at the reductions: a value that follows
+`norm(g)` can be computed only after a pass over all of g. Every pass loads what it reads, computes each common
+subexpression once, adds up the reductions that it can, and stores what no later one reads. Between two passes stands
+scalar code, once per tensor.
 """
 
 from __future__ import annotations
@@ -113,7 +113,11 @@ class Plan:
 
 
 def plan(formula: Formula) -> Plan:
-    """Plan a settled formula, once."""
+    """Plan a settled formula, once.
+
+    Raises:
+        NotPlanned: for one that asks torch for something of whole tensors.
+    """
     known = formula.derived
     if "plan" not in known:
         known["plan"] = _planned(formula)
@@ -122,6 +126,8 @@ def plan(formula: Formula) -> Plan:
 
 
 def _planned(formula: Formula) -> Plan:
+    if formula.opaque_calls:
+        raise NotPlanned(f"its rule calls {formula.opaque_calls[0]}, which torch computes of whole tensors")
     formula = _by_the_clock(formula).rewritten(_by_reciprocal)
     outputs = formula.outputs
     nodes = tuple(walk(outputs.values()))

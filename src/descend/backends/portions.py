@@ -68,6 +68,7 @@ def sweep(
             slots=portion.slots,
             ordinals=[bucket.ordinals[i] for i in portion.indices],
             counts=counts,
+            rows=[bucket.rows[i] for i in portion.indices],
             t=[bucket.t[i] for i in portion.indices] if isinstance(bucket.t, list) else bucket.t,
         )
         (result,) = advance([piece], {}, 0)

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from descend.backends.eager import Bucket, advance, first_value, real, scalar_dtype, scalar_value, stored_as
+from descend.backends.eager import Bucket, advance, first_value, real, rows_of, scalar_dtype, scalar_value, stored_as
 from descend.rule import Rule
 
 
@@ -56,7 +56,17 @@ def update(
         slots = {s: [real(entry[slot.key])] for s, slot in formula.slots.items() if slot.key in entry}
         t = scalar_value(entry["step"]) + 1 if rule.counts_steps else np.float64(0)
         buckets.append(
-            Bucket(formula, [real(param)], [real(grads[name])], slots, values, t, [ordinal], [param.numel()])
+            Bucket(
+                formula,
+                [real(param)],
+                [real(grads[name])],
+                slots,
+                values,
+                t,
+                [ordinal],
+                [param.numel()],
+                [rows_of(param)],
+            )
         )
     held = {s: x[0] for bucket in buckets[::-1] for s, x in bucket.slots.items() if rule.slots[s].is_shared}
     shared = {s: tuple(x.unbind()) if rule.slots[s].is_window else x for s, x in held.items()}

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from descend.backends import openmp
 from descend.backends.addresses import OTHER_GRADIENTS, STALE, Addresses
-from descend.backends.eager import EXACT_IN_FLOAT32
+from descend.backends.eager import EXACT_IN_FLOAT32, rows_of
 from descend.backends.kernels import Kernel
 from descend.backends.launches import CHUNK, PER_TENSOR, Ints, Launch, Numbers
 from descend.backends.operations import window_length
@@ -170,6 +170,7 @@ class Table:
         fields[1:, 4] = np.cumsum(-(-numel // CHUNK))[:-1]
         self.fields, self.numel = fields, numel
         self.params = [self.members[i].param for i in active]
+        self.rows_of_tensors: Ints = np.array([rows_of(param) for param in self.params], dtype=np.int64)
         for launch, at in self._launches:
             launch.lay_out(self, fields, self.addresses.table[self.chosen][:, at])
 

@@ -165,8 +165,8 @@ class _File:
             return self._infix(node)
         if node.op == "neg":
             return f"-{self._operand(node.args[0], _POWER)}", _UNARY
-        if node.op == "numel":
-            return f"{self._written(parameter, _ATOM)}.numel", _ATOM
+        if node.op in ("numel", "rows"):
+            return f"{self._written(parameter, _ATOM)}.{node.op}", _ATOM
         arguments = [self._written(a, _COMPARISON) for a in self.program.arguments(node)]
         if node.op == "abs":
             arguments = [self._operand(a, _COMPARISON) for a in node.args]

@@ -213,8 +213,8 @@ class _Walker:
         match node.op, arguments:
             case "constant", _:
                 return _number(number(node))
-            case "numel", [Symbol() as parameter]:
-                return Call("numel", (parameter.at(""),))
+            case ("numel" | "rows") as size, [Symbol() as parameter]:
+                return Call(size, (parameter.at(""),))
             case "fresh", [slot]:
                 return Unset(slot)
             case "add", [left, right]:

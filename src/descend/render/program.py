@@ -123,7 +123,7 @@ class Program:
         if node.op == "fresh":
             name = str(node.value)
             return (leaf("slot", (name, self.formula.rule.slots[name].shape)),)
-        return (parameter,) if node.op == "numel" else node.args
+        return (parameter,) if node.op in ("numel", "rows") else node.args
 
 
 def is_call_site(node: Expr) -> bool:

@@ -1,0 +1,170 @@
+"""Muon: torch's where conventions meet, matrices only, beside AdamW in one optimizer."""
+
+import math
+
+import pytest
+import torch
+from torch import nn
+
+import descend
+from descend.backends import compiler
+
+SHAPES = [(20, 30), (30, 20), (16, 16), (5, 1), (1, 7)]
+CONVENTIONS = [
+    {},
+    {"nesterov": False},
+    {"adjust_lr_fn": "original"},
+    {"adjust_lr_fn": "match_rms_adamw"},
+    {"weight_decay": 0.0, "momentum": 0.0},
+    {"ns_steps": 3, "ns_coefficients": (2.0, -1.5, 0.5), "eps": 1e-3},
+]
+TOLERANCES = {torch.float64: 1e-15, torch.float32: 1e-3, torch.bfloat16: 5e-2}
+"""The iterations are in bfloat16: a last bit of float32 in which the momenta differ may be a last bit there; and torch
+rounds each operation on bfloat16 tensors, where ours is computed in float32."""
+
+
+def trained(make, dtype=torch.float64, steps=10, shapes=SHAPES):
+    generator = torch.Generator().manual_seed(0)
+    params = [torch.randn(s, generator=generator, dtype=torch.float64).to(dtype).requires_grad_() for s in shapes]
+    optimizer = make(params)
+    for _ in range(steps):
+        for p in params:
+            p.grad = torch.randn(p.shape, generator=generator, dtype=torch.float64).to(dtype)
+        optimizer.step()
+    return params, optimizer
+
+
+@pytest.mark.parametrize("dtype", TOLERANCES, ids=str)
+@pytest.mark.parametrize("options", CONVENTIONS, ids=str)
+def test_equals_torch_where_conventions_meet(options, dtype):
+    ours, optimizer = trained(lambda params: descend.Muon(params, lr=0.02, **options), dtype)
+    theirs, twin = trained(lambda params: torch.optim.Muon(params, lr=0.02, **options), dtype)
+    for a, b in zip(ours, theirs, strict=True):
+        assert (a - b).abs().max() <= TOLERANCES[dtype] * b.abs().max()
+        assert optimizer.state[a].keys() == twin.state[b].keys() == {"momentum_buffer"}
+
+
+def test_states_go_to_torch_and_back_in_mid_training():
+    whole, _ = trained(lambda params: torch.optim.Muon(params, lr=0.02), steps=8)
+
+    def resumed(params):
+        _, half = trained(lambda given: torch.optim.Muon(given, lr=0.02), steps=4)
+        optimizer = descend.Muon(params, lr=0.02)
+        optimizer.load_state_dict(half.state_dict())
+        return optimizer
+
+    _, optimizer = trained(resumed, steps=0)
+    twin = torch.optim.Muon(optimizer.param_groups[0]["params"], lr=0.02)
+    twin.load_state_dict(optimizer.state_dict())
+    _, half = trained(lambda given: torch.optim.Muon(given, lr=0.02), steps=4)
+    for p, q in zip(twin.param_groups[0]["params"], half.param_groups[0]["params"], strict=True):
+        assert torch.equal(twin.state[p]["momentum_buffer"], half.state[q]["momentum_buffer"])
+    assert len(whole) == len(SHAPES)
+
+
+def test_the_step_is_nearly_orthogonal_and_as_long_as_the_shape_says():
+    shapes = [(40, 10), (10, 40)]
+    for options, scale in [({}, [2.0, 1.0]), ({"adjust_lr_fn": "match_rms_adamw"}, [0.2 * math.sqrt(40)] * 2)]:
+        before, _ = trained(lambda params: descend.Muon(params), shapes=shapes, steps=0)
+        after, _ = trained(
+            lambda params, options=options: descend.Muon(params, lr=1.0, weight_decay=0.0, **options),
+            shapes=shapes,
+            steps=1,
+        )
+        for p, q, factor in zip(before, after, scale, strict=True):
+            singular = torch.linalg.svdvals((p - q).detach()) / factor
+            assert ((singular > 0.6) & (singular < 1.3)).all()
+
+
+def test_a_filter_is_a_matrix_of_its_first_dimension_by_the_rest():
+    shapes = [(8, 3, 3, 3)]
+    filters, _ = trained(lambda params: descend.Muon(params, lr=0.1), shapes=shapes)
+    matrices, _ = trained(lambda params: descend.Muon(params, lr=0.1), shapes=[(8, 27)])
+    assert torch.equal(filters[0].reshape(8, 27), matrices[0])
+
+
+def test_one_optimizer_for_matrices_and_for_the_rest():
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(6, 12), nn.Tanh(), nn.Linear(12, 3))
+    matrices = [p for p in model.parameters() if p.ndim == 2]
+    rest = [p for p in model.parameters() if p.ndim < 2]
+    optimizer = descend.Muon(
+        [{"params": matrices}, {"params": rest, "rule": descend.rules.adamw, "lr": 0.003}], lr=0.02
+    )
+    assert optimizer.param_groups[1]["rule"] == "adamw"
+    x, y = torch.randn(64, 6), torch.randint(3, (64,))
+    losses = []
+    for _ in range(40):
+        optimizer.zero_grad()
+        loss = nn.functional.cross_entropy(model(x), y)
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    assert losses[-1] < 0.7 * losses[0]
+    assert set(optimizer.state[matrices[0]]) == {"momentum_buffer"}
+    assert set(optimizer.state[rest[0]]) == {"step", "exp_avg", "exp_avg_sq"}
+    if compiler.unavailable() is None:
+        said = optimizer.explain()
+        assert "its rule calls orthogonalize, which torch computes of whole tensors" in said
+        assert "kernel" in said
+
+
+@pytest.mark.parametrize("shape", [(), (4,)])
+def test_what_is_no_matrix_is_refused_when_the_optimizer_is_built(shape):
+    message = "Muon only supports 2D parameters.*put them into a group of another rule"
+    with pytest.raises(ValueError, match=message):
+        descend.Muon([torch.zeros(2, 2, requires_grad=True), torch.zeros(shape, requires_grad=True)])
+    optimizer = descend.Muon([torch.zeros(2, 2, requires_grad=True)])
+    with pytest.raises(ValueError, match=message):
+        optimizer.add_param_group({"params": [torch.zeros(shape, requires_grad=True)]})
+    assert len(optimizer.param_groups) == 1
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"adjust_lr_fn": "none"}, "Adjust learning rate function none is not supported"),
+        ({"ns_steps": 100}, "Number of steps must be less than 100"),
+        ({"lr": -1.0}, "(?i)learning rate"),
+        ({"momentum": -0.1}, "momentum"),
+        ({"ns_coefficients": (1.0, 2.0)}, "ns_coefficients"),
+    ],
+    ids=str,
+)
+def test_wrong_values_are_refused_when_the_optimizer_is_built(options, message):
+    with pytest.raises((ValueError, TypeError), match=message):
+        descend.Muon([torch.zeros(2, 2, requires_grad=True)], **options)
+
+
+def test_complex_and_sparse_are_refused_before_anything_changes():
+    p = torch.zeros(2, 2, dtype=torch.complex64, requires_grad=True)
+    with pytest.raises((RuntimeError, ValueError), match="Muon does not support complex parameters"):
+        descend.Muon([p])
+    p = torch.ones(2, 2, requires_grad=True)
+    optimizer = descend.Muon([p])
+    p.grad = torch.eye(2).to_sparse()
+    with pytest.raises(RuntimeError, match="sparse"):
+        optimizer.step()
+    assert torch.equal(p, torch.ones(2, 2))
+
+
+def test_the_formula_is_written_and_reads_back():
+    for options in ({}, {"nesterov": False}, {"adjust_lr_fn": "match_rms_adamw"}):
+        namespace = {}
+        exec(compile(descend.rules.muon.source("python", **options), "<written>", "exec"), namespace)
+        assert namespace["muon"].formula().is_same_as(descend.rules.muon.formula(**options))
+    assert "orthogonalize" in descend.rules.muon.latex()
+    with pytest.raises(ValueError, match="'muon' has no kernel and steps eagerly: its rule calls orthogonalize"):
+        descend.rules.muon.source("cpp")
+
+
+def test_the_call_is_written_of_tensors_and_numbers():
+    def wrong(p, g, *, lr=0.1):
+        return dict(p=p - lr * descend.orthogonalize(lr, 1, 1, 1, 1, 1))
+
+    def also_wrong(p, g, *, lr=0.1):
+        return dict(p=p - lr * descend.orthogonalize(g, g, 1, 1, 1, 1))
+
+    for function in (wrong, also_wrong):
+        with pytest.raises(descend.FormulaError, match="orthogonalize takes a tensor"):
+            descend.rule(function)
