@@ -87,10 +87,8 @@ def read(text: str) -> Case:
 
 _INFIX = {"add": "+", "sub": "-", "mul": "*", "div": "/", "pow": "**"}
 _COMPARISONS = {"lt": "<", "le": "<=", "gt": ">", "ge": ">=", "eq": "==", "ne": "!="}
-_NOT_DRAWN = (*WINDOWS, "orthogonalize")  # they have tests of their own
-_CALLABLE = [
-    name for name in OPERATIONS if name not in (*_INFIX, *_COMPARISONS, *WINDOWS, "orthogonalize", "neg", "abs")
-]
+NOT_DRAWN = WINDOWS | {name for name, row in OPERATIONS.items() if row.whole}  # they have tests of their own
+_CALLABLE = [name for name in OPERATIONS if name not in (*_INFIX, *_COMPARISONS, *NOT_DRAWN, "neg", "abs")]
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,6 @@ from torch import Tensor
 
 from descend.backends import addresses, compiler
 from descend.backends.cpp import STORAGE
-from descend.backends.plan import NotPlanned, plan
 from descend.rule import Formula
 
 _forked = False
@@ -81,15 +80,6 @@ def of_group(group: Mapping[str, Any], backend: str) -> str | None:
         return "foreach=True asks for torch's multi-tensor functions"
     if group["fused"] is False:
         return "fused=False forbids the kernel"
-    return None
-
-
-def of_formula(formula: Formula) -> str | None:
-    """Why no kernel can be made of a settled formula."""
-    try:
-        plan(formula)
-    except NotPlanned as reason:
-        return str(reason)
     return None
 
 

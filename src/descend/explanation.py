@@ -59,7 +59,6 @@ class _Group:
         self.rule, self.group = optimizer._rules[index], optimizer.param_groups[index]
         self.params: list[Tensor] = self.group["params"]
         self.names = optimizer.options.numbers(None, keeps_tensors=False)
-        self.of_formulas: dict[Formula, str | None] = {}
         self.traffic: dict[object, int] = {}
         self.stores_bfloat16 = False
         self.of_all = eligibility.of_process() or eligibility.of_group(self.group, optimizer.options.backend)
@@ -141,13 +140,8 @@ class _Group:
             return f"kernel: {self._work(formula, types)}"
         if id(param) in fused.reasons:
             return f"eager: {fused.reasons[id(param)]}"
-        reason = self.of_all or self._of_formula(formula) or eligibility.of_param(param, formula, entries)
+        reason = self.of_all or eligibility.of_param(param, formula, entries)
         return f"eager, expected: {reason}" if reason else f"kernel, expected: {self._work(formula, types)}"
-
-    def _of_formula(self, formula: Formula) -> str | None:
-        if formula not in self.of_formulas:
-            self.of_formulas[formula] = eligibility.of_formula(formula)
-        return self.of_formulas[formula]
 
     def _work(self, formula: Formula, types: dict[str, torch.dtype]) -> str:
         """The types that a kernel works with, and the bytes that it moves."""

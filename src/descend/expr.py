@@ -49,8 +49,8 @@ class Operation:
     """A row of the vocabulary: an operation's name, its number of arguments and what it yields.
 
     `condition` marks what yields true or false; `costs` is the number of arithmetic operations that the cost model
-    counts per element; `reduces` is the rank that the result is brought down to. What is `opaque` is no formula per
-    element: torch computes it of a whole tensor.
+    counts per element; `reduces` is the rank that the result is brought down to. What takes `whole` tensors, so many
+    arguments from the first, is no formula per element: torch computes it.
     """
 
     name: str
@@ -58,7 +58,7 @@ class Operation:
     condition: bool = False
     costs: int = 1
     reduces: Rank | None = None
-    opaque: bool = False
+    whole: int = 0
 
 
 _ROWS = (
@@ -90,7 +90,7 @@ _ROWS = (
     Operation("global_sum", 1, reduces=Rank.OPTIMIZER),
     Operation("global_mean", 1, reduces=Rank.OPTIMIZER),
     Operation("global_norm", 1, costs=2, reduces=Rank.OPTIMIZER),
-    Operation("orthogonalize", 6, opaque=True),
+    Operation("orthogonalize", 6, costs=0, whole=1),
     Operation("push", 2),
     Operation("lowest", 1),
     Operation("highest", 1),
@@ -340,7 +340,7 @@ def apply(op: str, *values: object, site: int | None = None) -> Expr:
         if wants_condition and not arg.condition:
             raise FormulaError("the first argument of where is a condition, as in where(g > 0, a, b)")
         _check_window(op, position, arg)
-    if row.opaque and (args[0].rank is not Rank.ELEMENT or max(arg.rank for arg in args[1:]) > Rank.BUCKET):
+    if row.whole and (args[0].rank is not Rank.ELEMENT or max(arg.rank for arg in args[row.whole :]) > Rank.BUCKET):
         raise FormulaError(f"{op} takes a tensor, such as g or a slot shaped like the parameter, and numbers behind it")
     if row.reduces is not None and args[0].rank is not Rank.ELEMENT:
         raise FormulaError(

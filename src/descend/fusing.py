@@ -101,7 +101,7 @@ class _Sorting:
         of_groups = [self.general or eligibility.of_group(group, self.step.options.backend) for group in self.groups]
         for rule, together in buckets.items():
             for bucket in together:
-                rest = self._take(bucket, of_groups[bucket.index] or eligibility.of_formula(bucket.formula))
+                rest = self._take(bucket, of_groups[bucket.index])
                 if rest.params:
                     self.left.setdefault(rule, []).append(rest)
         ordinal = 0
@@ -132,10 +132,7 @@ class _Sorting:
         group, held = self.groups[index], self.state.get(param, {})
         variant = self.variant(index, param.ndim)
         formula = variant.settle(frozenset())
-        if (
-            any(slot.key not in held for slot in formula.slots.values() if not slot.is_shared)
-            or eligibility.of_formula(formula) is not None
-        ):
+        if any(slot.key not in held for slot in formula.slots.values() if not slot.is_shared):
             return False
         if states.missing_entries(group_rule := self.rules[index], variant, param, held, group):
             return False

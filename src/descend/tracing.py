@@ -157,7 +157,7 @@ class Formula:
     @cached_property
     def opaque_calls(self) -> tuple[str, ...]:
         """The operations that torch computes of whole tensors."""
-        return tuple(dict.fromkeys(n.op for n in self.nodes if n.op in OPERATIONS and OPERATIONS[n.op].opaque))
+        return tuple(dict.fromkeys(n.op for n in self.nodes if n.op in OPERATIONS and OPERATIONS[n.op].whole))
 
     @cached_property
     def shared_outputs(self) -> dict[str, Expr]:

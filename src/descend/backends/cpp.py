@@ -18,7 +18,8 @@ from pathlib import Path
 from typing import Final
 
 from descend.backends.cpp_expressions import CHOICE, FUNCTIONS, WORDS, HostWords, Writer
-from descend.backends.plan import Pass, Plan, stream_of
+from descend.backends.opaque import HELD_AS
+from descend.backends.plan import Pass, Plan
 from descend.expr import Expr, Rank, hyper_of, slot_of
 
 STORAGE: Final[Mapping[str, str]] = {
@@ -62,6 +63,12 @@ class Storage:
     def real(self) -> str:
         """The type of the arithmetic."""
         return "double" if self["p"] == "float64" else "float"
+
+    def of(self, plan: Plan, stream: str) -> str:
+        """The type of a plan's stream, which may be one of scratch memory."""
+        if stream not in plan.scratch:
+            return self[stream]
+        return HELD_AS.get(plan.scratch[stream].op) or {"double": "float64", "float": "float32"}[self.real]
 
     def is_stochastic(self, name: str) -> bool:
         """Whether a stream is rounded stochastically."""
@@ -110,7 +117,7 @@ class _Kernel:
             self.streams[name] = name if self._is_free(name) else f"slot{len(self.streams)}"
             self.taken |= {self.streams[name], f"{self.streams[name]}_"}
         for sweep in self.plan.passes:
-            self.names.update({leaf: self.streams[stream_of(leaf)] for leaf in sweep.loads})
+            self.names.update({leaf: self.streams[self.plan.stream_of(leaf)] for leaf in sweep.loads})
         unnamed = itertools.count(1)
         for node in self.places:
             self._name(node, _suggested_name(self.plan, node) or f"s{next(unnamed)}")
@@ -172,7 +179,7 @@ class _Kernel:
             yield number, sweep, (*sweep.reductions, *following)
 
     def _head(self) -> str:
-        types = ", ".join(f"{name} {self.storage[name]}" for name in self.plan.streams)
+        types = ", ".join(f"{name} {self.storage.of(self.plan, name)}" for name in self.plan.streams)
         title = f"// {self.plan.formula.rule.name}: {types}; arithmetic in {self.storage.real}"
         return "\n".join([title, f"namespace {self.symbol}_kernel {{", f"using real = {self.storage.real};"])
 
@@ -184,7 +191,7 @@ class _Kernel:
 
     def pointer(self, name: str, is_written: bool) -> str:
         """The type of a pointer to a stream."""
-        return f"{'' if is_written else 'const '}{STORAGE[self.storage[name]]}*"
+        return f"{'' if is_written else 'const '}{STORAGE[self.storage.of(self.plan, name)]}*"
 
     def scalar_lines(self, nodes: Sequence[Expr], real: str) -> list[str]:
         """Scalars read from their tables, with what the host computes for them in words."""
@@ -252,11 +259,14 @@ class _Kernel:
 
     def _entry(self) -> str:
         lines = [f'extern "C" __attribute__((visibility("default"))) void {self.symbol}(const Call<Row>* call) {{']
+        phase = 0
         for number, sweep, following in self._steps():
+            when = f"if (call->phase == {phase}) " if len(self.plan.phases) > 1 else ""
             if sweep.reductions or sweep.stores:
-                lines.append(f"    for_each_chunk(*call, chunk{number});")
+                lines.append(f"    {when}for_each_chunk(*call, chunk{number});")
             if following:
-                lines.append(f"    between{number}(*call);")
+                lines.append(f"    {when}between{number}(*call);")
+            phase += bool(sweep.calls)
         return "\n".join([*lines, "}"])
 
 
@@ -274,7 +284,7 @@ class _PassCode:
 
     @cached_property
     def loaded(self) -> set[str]:
-        return {stream_of(leaf) for leaf in self.sweep.loads}
+        return {self.kernel.plan.stream_of(leaf) for leaf in self.sweep.loads}
 
     @cached_property
     def streams(self) -> list[str]:
@@ -298,7 +308,8 @@ class _PassCode:
     @cached_property
     def random(self) -> list[str]:
         """The streams that are rounded stochastically."""
-        return [name for name, _ in self.sweep.stores if self.kernel.storage.is_stochastic(name)]
+        stored = [name for name, _ in self.sweep.stores if name not in self.kernel.plan.scratch]
+        return [name for name in stored if self.kernel.storage.is_stochastic(name)]
 
     def tiles(self) -> str:
         """The function that takes whole tiles."""
@@ -331,7 +342,9 @@ class _PassCode:
         uses.update(node.args[0] for node in sweep.reductions)
         known = {node: kernel.names[node] for node in [*sweep.loads, *self.scalars]}
         writer = Writer(known, "real")
-        lines = [f"const real {known[leaf]} = load({self.called(stream_of(leaf))}_[i]);" for leaf in sweep.loads]
+        lines = [
+            f"const real {known[leaf]} = load({self.called(kernel.plan.stream_of(leaf))}_[i]);" for leaf in sweep.loads
+        ]
         unnamed = 0
         for node in sweep.body:
             name = kernel.names.get(node)
@@ -361,7 +374,7 @@ class _PassCode:
             lines.append(f"double lanes[{reductions} * LANES] = {{}};")
         lines.append(f"if (whole) {self._call('whole', 'whole', [f'row.{n} + start' for n in called], 'start')};")
         lines.append("if (rest) {")
-        types = [STORAGE[self.kernel.storage[name]] for name in self.streams]
+        types = [STORAGE[self.kernel.storage.of(self.kernel.plan, name)] for name in self.streams]
         lines += _indented([f"{kind} {name}[TILE] = {{}};" for kind, name in zip(types, called, strict=True)])
         loaded = [self.called(name) for name in self.streams if name in self.loaded]
         lines += _indented([f"copy({name}, row.{name} + start + whole, rest);" for name in loaded])

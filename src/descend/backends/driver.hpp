@@ -36,6 +36,7 @@ struct Call {
     uint64_t seed;
     uint64_t step;
     Team team;
+    int64_t phase;  // which passes: torch works on whole tensors between phases
 };
 
 // What is done with a chunk: a row, its index, the chunk's first element, its length and its number.

@@ -222,9 +222,10 @@ class _Work:
         if not any(isinstance(a, list) or (_is_host(a) and a.ndim) for a in args):
             return TORCH[node.op](*(pick(a, 0) for a in args))  # tensors that are scalars: rates, global reductions
         result = None
-        if OPERATIONS[node.op].opaque:
-            numbers = [float(pick(a, 0)) for a in args[1:]]
-            result = [OPAQUE[node.op](x, *numbers) for x in args[0]]
+        whole = OPERATIONS[node.op].whole
+        if whole:
+            numbers = [float(pick(a, 0)) for a in args[whole:]]
+            result = [OPAQUE[node.op](*of, *numbers).to(of[0].dtype) for of in zip(*args[:whole], strict=True)]
         elif self.bucket.foreach:
             result = foreach(node.op, args, [self._is_last_use(arg) for arg in node.args])
         if result is None:

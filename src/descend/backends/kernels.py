@@ -42,7 +42,6 @@ def prepare(requests: Sequence[tuple[Formula, Storage]]) -> list[Kernel]:
     """Kernels for settled formulas; those that are new are compiled together.
 
     Raises:
-        NotPlanned: for a formula that no kernel can be made of.
         CompilationError: if the compiler fails.
     """
     new = [(formula, storage) for formula, storage in dict.fromkeys(requests) if storage not in _known(formula)]

@@ -9,10 +9,14 @@ from typing import Any, Final, Protocol
 
 import numpy as np
 import numpy.typing as npt
+from torch import Tensor
 
 from descend.backends import openmp
+from descend.backends.eager import pick
 from descend.backends.kernels import Kernel
+from descend.backends.opaque import OPAQUE
 from descend.backends.operations import HOST, window_length, window_operation
+from descend.backends.plan import follows_reduction
 from descend.expr import OPERATIONS, WINDOWS, Expr, Rank, leaf, slot_of, walk
 
 Floats = npt.NDArray[np.float64]
@@ -46,6 +50,7 @@ class Call(ctypes.Structure):
         ("number", ctypes.c_void_p),
         ("size", ctypes.c_void_p),
         ("threads", ctypes.c_int64),
+        ("phase", ctypes.c_int64),
     ]
 
 
@@ -87,6 +92,9 @@ class Layout(Protocol):
 
     def shared_slot(self, name: str) -> Any:
         """The value of a slot that exists once per optimizer: a number, or a tuple of them."""
+
+    def tensors(self, stream: str) -> list[Tensor]:
+        """The tensors of a stream, one per row."""
 
 
 class Launch:
@@ -136,11 +144,29 @@ class Launch:
         call.seed, call.step = numbers.seed, numbers.clock
         team = openmp.team(numbers.threads if self.work >= _WORTH_THREADS else 1)
         call.parallel, call.number, call.size, call.threads = team
-        self.kernel.function(self._reference)
         plan = self.kernel.plan
+        for call.phase, calls in enumerate(plan.phases):
+            self.kernel.function(self._reference)
+            for node in calls:
+                self._ask_torch(node)
         results = {name: self._per_tensor(root) for name, root in plan.host_results.items()}
         results.update({name: self._kept(root) for name, root in plan.kernel_results.items()})
         return results
+
+    def _ask_torch(self, node: Expr) -> None:
+        """Compute an opaque call, of every tensor at its place in the scratch memory."""
+        plan, whole = self.kernel.plan, OPERATIONS[node.op].whole
+        targets = self.layout.tensors(plan.stream_of(node))
+        others = [self.layout.tensors(plan.stream_of(a)) for a in node.args[1:whole]]
+        numbers = [self._number(a) for a in node.args[whole:]]
+        for i, (target, *of) in enumerate(zip(targets, *others, strict=True)):
+            target.copy_(OPAQUE[node.op](target, *of, *(pick(number, i) for number in numbers)))
+
+    def _number(self, node: Expr) -> Any:
+        """A scalar's value, one for all tensors or one for each."""
+        if follows_reduction(node):
+            return self._kept(node)
+        return float(node.value) if node.op == "constant" else self._per_tensor(node)  # type: ignore[arg-type]
 
     def _kept(self, node: Expr) -> Any:
         """What the kernel has computed for a scalar: one value per tensor, or one for all."""

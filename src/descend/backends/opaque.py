@@ -13,7 +13,8 @@ def orthogonalize(x: Tensor, a: float, b: float, c: float, eps: float, steps: fl
     """The nearest semi-orthogonal matrix, roughly, by Newton-Schulz iterations of degree five in bfloat16.
 
     Every step takes X to a X + (b (X X') + c (X X')^2) X: singular values go to about 1. A tensor of more than two
-    dimensions is a matrix of its first dimension by the rest. In the order of operations of torch.optim.Muon.
+    dimensions is a matrix of its first dimension by the rest. In the order of operations of torch.optim.Muon, and in
+    bfloat16 as there.
 
     Args:
         x: the tensor.
@@ -30,8 +31,11 @@ def orthogonalize(x: Tensor, a: float, b: float, c: float, eps: float, steps: fl
         gram = matrix @ matrix.T
         quintic = torch.addmm(gram, gram, gram, beta=b, alpha=c)
         matrix = torch.addmm(matrix, quintic, matrix, beta=a)
-    return (matrix.T if is_tall else matrix).reshape(x.shape).to(x.dtype)
+    return (matrix.T if is_tall else matrix).reshape(x.shape)
 
 
 OPAQUE: Final[dict[str, Callable[..., Tensor]]] = {"orthogonalize": orthogonalize}
-"""The calls, by operation: functions of a tensor and of numbers."""
+"""The calls, by operation: functions of tensors and of numbers. The type of what they return is their own."""
+
+HELD_AS: Final[dict[str, str]] = {"orthogonalize": "bfloat16"}
+"""The types that lose nothing of the first argument and of the result, where that is not the type of the arithmetic."""

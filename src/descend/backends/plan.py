@@ -4,7 +4,8 @@ What depends on no element is hoisted to the host and becomes a column of scalar
 where it reads a `scalar` slot, `p.numel` or `p.rows`. What is left is cut at the reductions: a value that follows
 `norm(g)` can be computed only after a pass over all of g. Every pass loads what it reads, computes each common
 subexpression once, adds up the reductions that it can, and stores what no later one reads. Between two passes stands
-scalar code, once per tensor.
+scalar code, once per tensor; or torch, which computes an opaque call: its argument goes through a stream of scratch
+memory, where the next pass finds the result.
 """
 
 from __future__ import annotations
@@ -14,12 +15,8 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 
 from descend.expr import Expr, Rank, Shape, apply, leaf, rebuild, slot_of, walk
-from descend.staging import elements_below, is_reduction, stages, stores_by_pass
+from descend.staging import elements_below, is_opaque, is_read, is_reduction, stages, stores_by_pass
 from descend.tracing import Formula, Slot
-
-
-class NotPlanned(ValueError):
-    """A formula that no fused kernel can be made of; the message says why, as the end of a sentence."""
 
 
 @dataclass(frozen=True)
@@ -31,7 +28,8 @@ class Pass:
         loads: the leaves that it reads per element.
         body: the element-ranked operations, arguments before what uses them.
         reductions: what it adds up.
-        stores: what it writes, by output name.
+        stores: what it writes, by output name or that of a stream of scratch memory.
+        calls: what torch computes after it, of whole tensors.
     """
 
     scalars: tuple[Expr, ...]
@@ -39,6 +37,7 @@ class Pass:
     body: tuple[Expr, ...]
     reductions: tuple[Expr, ...]
     stores: tuple[tuple[str, Expr], ...]
+    calls: tuple[Expr, ...]
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,6 +49,7 @@ class Plan:
         names: the author's name of each node that has one.
         passes: the sweeps, in order.
         after: scalars that follow the last pass.
+        scratch: the streams through which opaque calls get and give, with the calls.
         bucket_scalars, tensor_scalars: what the host computes for every bucket, and for every tensor.
     """
 
@@ -57,16 +57,28 @@ class Plan:
     names: Mapping[Expr, str]
     passes: tuple[Pass, ...]
     after: tuple[Expr, ...]
+    scratch: Mapping[str, Expr]
     bucket_scalars: tuple[Expr, ...]
     tensor_scalars: tuple[Expr, ...]
 
     @cached_property
     def streams(self) -> tuple[str, ...]:
-        """The tensors that are read or written element by element: "p", "g" or a slot's name."""
-        read = [stream_of(leaf) for sweep in self.passes for leaf in sweep.loads]
+        """The tensors that are read or written element by element: "p", "g", a slot's name or one of scratch memory."""
+        read = [self.stream_of(leaf) for sweep in self.passes for leaf in sweep.loads]
         written = [name for sweep in self.passes for name, _ in sweep.stores]
         found = {*read, *written}
-        return tuple(name for name in ("p", "g", *self.formula.slots) if name in found)
+        return tuple(name for name in ("p", "g", *self.formula.slots, *self.scratch) if name in found)
+
+    def stream_of(self, node: Expr) -> str:
+        """The stream that a pass finds a node's elements in."""
+        if node.op == "slot":
+            return slot_of(node)[0]
+        return next((name for name, call in self.scratch.items() if call is node), node.op)
+
+    @cached_property
+    def phases(self) -> tuple[tuple[Expr, ...], ...]:
+        """The opaque calls that follow each phase: the passes up to a call, or to the end."""
+        return (*(sweep.calls for sweep in self.passes if sweep.calls), ())
 
     @cached_property
     def stored(self) -> frozenset[str]:
@@ -107,17 +119,14 @@ class Plan:
         return tuple(kept)
 
     def traffic(self, sizes: Mapping[str, int]) -> int:
-        """Bytes that a step moves per element, given the bytes of an element of each stream."""
-        loads = sum(sizes[stream_of(leaf)] for sweep in self.passes for leaf in sweep.loads)
-        return loads + sum(sizes[name] for sweep in self.passes for name, _ in sweep.stores)
+        """Bytes that a step moves per element, given the bytes of an element of each stream; scratch memory apart."""
+        moved = [self.stream_of(leaf) for sweep in self.passes for leaf in sweep.loads]
+        moved += [name for sweep in self.passes for name, _ in sweep.stores]
+        return sum(sizes[name] for name in moved if name not in self.scratch)
 
 
 def plan(formula: Formula) -> Plan:
-    """Plan a settled formula, once.
-
-    Raises:
-        NotPlanned: for one that asks torch for something of whole tensors.
-    """
+    """Plan a settled formula, once."""
     known = formula.derived
     if "plan" not in known:
         known["plan"] = _planned(formula)
@@ -126,27 +135,29 @@ def plan(formula: Formula) -> Plan:
 
 
 def _planned(formula: Formula) -> Plan:
-    if formula.opaque_calls:
-        raise NotPlanned(f"its rule calls {formula.opaque_calls[0]}, which torch computes of whole tensors")
     formula = _by_the_clock(formula).rewritten(_by_reciprocal)
     outputs = formula.outputs
     nodes = tuple(walk(outputs.values()))
     stage = stages(nodes)
     elements = {name: root for name, root in outputs.items() if shape(formula.slots, name) == "like"}
     elements = {name: root for name, root in elements.items() if root.op != "p" or name != "p"}
+    calls = list(filter(is_opaque, nodes))
+    scratch = {f"{call.op}{number}": call for number, call in enumerate(calls, 1)}
     reductions = [node for node in nodes if is_reduction(node)]
     scalars = [node for node in nodes if node.rank < Rank.ELEMENT and follows_reduction(node)]
     scalars = [node for node in scalars if not is_reduction(node)]
     passes = []
-    by_pass = stores_by_pass(elements, [node.args[0] for node in reductions], stage)
+    by_pass = stores_by_pass(elements, [node.args[0] for node in (*reductions, *calls)], stage)
     last = len(by_pass) - 1
     for number, names_stored in enumerate(by_pass):
         adds_up = tuple(node for node in reductions if stage[node.args[0]] == number)
         stores = tuple((name, elements[name]) for name in names_stored)
+        stores += tuple((name, call.args[0]) for name, call in scratch.items() if stage[call.args[0]] == number)
         body = elements_below([*(node.args[0] for node in adds_up), *(root for _, root in stores)])
-        loads = tuple(node for node in body if not node.args)
+        loads = tuple(filter(is_read, body))
         before = tuple(node for node in scalars if stage[node] == number)
-        passes.append(Pass(before, loads, tuple(node for node in body if node.args), adds_up, stores))
+        follow = tuple(call for call in calls if stage[call] == number + 1)
+        passes.append(Pass(before, loads, tuple(node for node in body if not is_read(node)), adds_up, stores, follow))
     after = tuple(node for node in scalars if stage[node] > last)
     wanted = _read_from_host(nodes, outputs, elements)
     names: dict[Expr, str] = {}
@@ -157,6 +168,7 @@ def _planned(formula: Formula) -> Plan:
         names,
         tuple(passes),
         after,
+        scratch,
         tuple(node for node in wanted if node.rank < Rank.TENSOR),
         tuple(node for node in wanted if node.rank is Rank.TENSOR),
     )
@@ -170,11 +182,6 @@ def follows_reduction(node: Expr) -> bool:
 def shape(slots: Mapping[str, Slot], name: str) -> Shape:
     """The shape of an output: the parameter's, or that of the slot."""
     return "like" if name == "p" else slots[name].shape
-
-
-def stream_of(leaf: Expr) -> str:
-    """The stream that a leaf reads: "p", "g" or a slot's name."""
-    return slot_of(leaf)[0] if leaf.op == "slot" else leaf.op
 
 
 def _by_the_clock(formula: Formula) -> Formula:

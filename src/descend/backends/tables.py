@@ -66,7 +66,7 @@ class Table:
         scalars = {name: slot.key for name, slot in slots.items() if slot.shape == "scalar"}
         single = {**scalars, **({"t": "step"} if self.counts_steps else {})}
         self.columns = {name: self._gather(key) for name, key in single.items()}
-        streams = [name for name in kernel.plan.streams if name not in ("p", "g")]
+        streams = [name for name in kernel.plan.streams if name in slots]
         self.streams = ["p", "g", *streams]
         self.addresses = Addresses(
             [member.param for member in members],
@@ -80,9 +80,9 @@ class Table:
         self._singles = [member.param for member in members if member.param.numel() == 1]
         self._step, self._norms = Launch(kernel), Launch(norms) if norms else None
         launches = [launch for launch in (self._step, self._norms) if launch is not None]
-        self._launches = [
-            (launch, [self.streams.index(name) for name in launch.kernel.plan.streams]) for launch in launches
-        ]
+        self._scratch = {name: self._scratch_memory(name) for name in kernel.plan.scratch}
+        places = {name: place for place, name in enumerate([*self.streams, *self._scratch])}
+        self._launches = [(launch, [places[name] for name in launch.kernel.plan.streams]) for launch in launches]
         self._lay_out()
 
     def _gather(self, key: str) -> npt.NDArray[Any]:
@@ -94,6 +94,11 @@ class Table:
         for member, view in zip(self.members, together.unbind(), strict=True):
             member.state[key] = view
         return together.numpy()
+
+    def _scratch_memory(self, name: str) -> list[Tensor]:
+        """A tensor for each parameter, through which an opaque call gets and gives."""
+        dtype = getattr(torch, self.kernel.storage.of(self.kernel.plan, name))
+        return [torch.empty_like(member.param, dtype=dtype, requires_grad=False) for member in self.members]
 
     def attach(self, state: MutableMapping[Tensor, dict[str, Any]]) -> None:
         """Enter into the optimizer's state what the members' own dicts hold, and follow that from then on."""
@@ -172,11 +177,27 @@ class Table:
         self.params = [self.members[i].param for i in active]
         self.rows_of_tensors: Ints = np.array([rows_of(param) for param in self.params], dtype=np.int64)
         for launch, at in self._launches:
-            launch.lay_out(self, fields, self.addresses.table[self.chosen][:, at])
+            launch.lay_out(self, fields, self._placed()[:, at])
 
     def _point(self) -> None:
         for launch, at in self._launches:
-            launch.point(self.addresses.table[self.chosen][:, at])
+            launch.point(self._placed()[:, at])
+
+    def _placed(self) -> Ints:
+        """The addresses of every stream, of those that have a gradient."""
+        streams = self.addresses.table[:, : len(self.streams)]
+        scratch = [[x.data_ptr() for x in tensors] for tensors in self._scratch.values()]
+        together = np.hstack([streams, np.array(scratch, dtype=np.int64).T]) if scratch else streams
+        placed: Ints = together[self.chosen]
+        return placed
+
+    def tensors(self, stream: str) -> list[Tensor]:
+        """The tensors of a stream of parameters, state or scratch memory, of those that have a gradient."""
+        if stream in self._scratch:
+            return [self._scratch[stream][i] for i in self.active]
+        slots = self.kernel.plan.formula.slots
+        members = [self.members[i] for i in self.active]
+        return [member.param if stream == "p" else member.state[slots[stream].key] for member in members]
 
     def scalar_slot(self, name: str) -> npt.NDArray[Any]:
         """The values of a slot of one number per parameter, of those that have a gradient."""

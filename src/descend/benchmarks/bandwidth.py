@@ -16,7 +16,7 @@ import torch
 from descend import optim, rules
 from descend.backends import compiler, cpp, openmp
 from descend.backends.launches import Call
-from descend.backends.plan import NotPlanned, Plan, plan
+from descend.backends.plan import Plan, plan
 from descend.benchmarks import contestants
 from descend.benchmarks.page import Row, Table, count, milliseconds
 from descend.benchmarks.settings import Settings
@@ -102,13 +102,6 @@ def loop(streams: Streams, size: int, team_of: int) -> Step:
     return step
 
 
-def _planned(rule: Rule) -> Plan | None:
-    try:
-        return plan(rule.formula(ndim=1).settle(frozenset()))
-    except NotPlanned:
-        return None
-
-
 def bandwidth(name: str, settings: Settings) -> Table:
     """Measure the share of the streaming bandwidth that elementwise rules reach."""
     size = settings.sizes.large
@@ -122,9 +115,9 @@ def bandwidth(name: str, settings: Settings) -> Table:
     chosen = [rule for rule in rules.catalog().values() if settings.all_rules or rule.title in settings.rules]
     for number in settings.threads:
         for rule in chosen:
-            planned = _planned(rule)
-            streams = streams_of(planned) if planned else None
-            if planned is None or streams is None:
+            planned = plan(rule.formula().settle(frozenset()))
+            streams = streams_of(planned)
+            if streams is None:
                 settings.note([f"{rule.title} is not elementwise, and has no bandwidth to reach"])
                 continue
             settings.progress(f"bandwidth: {rule.title}, threads: {number}")

@@ -21,18 +21,12 @@ def cpp(formula: Formula) -> str:
     """The kernel of a formula for float32 tensors, without the prelude and the driver that it is compiled with.
 
     Where the formula gives a slot its first value, the kernel is that of all further steps.
-
-    Raises:
-        ValueError: for a formula that no kernel can be made of.
     """
     from descend.backends.cpp import Storage, kernel
-    from descend.backends.plan import NotPlanned, plan
+    from descend.backends.plan import plan
 
     name = formula.rule.name if formula.rule.name.isidentifier() else "update_rule"
-    try:
-        planned = plan(formula.settle(frozenset()))
-    except NotPlanned as reason:
-        raise ValueError(f"{name!r} has no kernel and steps eagerly: {reason}") from None
+    planned = plan(formula.settle(frozenset()))
     types = {"p": "float32", "g": "float32", **{name: slot.dtype or "float32" for name, slot in formula.slots.items()}}
     fresh = sorted(formula.asks_fresh)
     return _ABOUT.format(name=name, fresh=_of_fresh(fresh)) + kernel(planned, Storage(tuple(types.items())), name)

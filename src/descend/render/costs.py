@@ -7,7 +7,7 @@ from typing import Final
 
 from descend.expr import OPERATIONS, Expr, Rank, slot_of
 from descend.render.program import number
-from descend.staging import elements_below, is_reduction, stages, stores_by_pass
+from descend.staging import elements_below, is_opaque, is_reduction, stages, stores_by_pass
 from descend.tracing import Formula
 
 BYTES: Final = {"float64": 8, "float32": 4, "bfloat16": 2, "float16": 2}
@@ -18,7 +18,7 @@ _TRANSCENDENTAL: Final = {"exp", "log", "tanh"}
 
 @dataclass(frozen=True)
 class Cost:
-    """What one step costs, per element of the parameters where nothing else is said.
+    """What one step costs, per element of the parameters where nothing else is said, beside what opaque calls cost.
 
     Attributes:
         reads: bytes read, pass by pass. A value that follows a reduction needs another pass over what it reads.
@@ -105,7 +105,7 @@ def _is_transcendental(node: Expr) -> bool:
 
 def _reads(formula: Formula, sizes: dict[str, int]) -> tuple[int, ...]:
     stage = stages(formula.nodes)
-    reduced = [node.args[0] for node in formula.nodes if is_reduction(node)]
+    reduced = [node.args[0] for node in formula.nodes if is_reduction(node) or is_opaque(node)]
     stored = {n: root for n, root in formula.outputs.items() if n in sizes and _leaf_name(root) != n}
     passes = []
     for place, names in enumerate(stores_by_pass(stored, reduced, stage)):
