@@ -161,6 +161,12 @@ def test_grids_are_equal_sized_log_spaced_and_centred(count):
             assert logs[-1] - logs[0] == pytest.approx(min(0.5 * (count - 1), 3), abs=5e-3)
 
 
+def test_a_rule_of_matrices_has_adamw_beside_it(tmp_path):
+    results = finished_in(tmp_path, optimizers=["muon"]).results
+    assert "AdamW stepped what is no matrix, and embeddings, at the same rate, of Muon." in results["caveats"]
+    assert results["optimizers"][0]["hyper_parameters"]["adjust_lr_fn"] == "match_rms_adamw"
+
+
 def test_a_rule_that_tunes_itself_has_one_rate_and_as_many_seeds(tmp_path):
     finished = finished_in(tmp_path, optimizers=["sgd", "yellowfin"])
     tuned = [(one["optimizer"], one["rate"]) for one in trials_of(finished, "tuning")]

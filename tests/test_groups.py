@@ -225,6 +225,27 @@ def test_patterns_that_leave_nothing_make_no_empty_group():
     assert len(groups.no_decay(nn.Linear(2, 2, bias=False), 0.1)) == 1
 
 
+def test_matrices_and_the_rest():
+    split = groups.matrices(Transformer())
+    assert [group.get("rule") for group in split] == [None, rules.adamw]
+    assert names(split[0])[:2] == ["position", "blocks.0.attn.in_proj_weight"]
+    assert {"scales", "embed.weight", "blocks.0.mlp.0.bias", "head.bias"} < {*names(split[1])}
+    assert sum(len(names(group)) for group in split) == len(list(Transformer().parameters()))
+    optimizer = descend.Muon(split, lr=0.02)
+    assert [group["lr"] for group in optimizer.param_groups] == [0.02, 0.02]
+
+
+def test_the_rest_has_options_and_what_has_a_rule_stays():
+    model = Transformer()
+    head = groups.by_pattern(model, {"blocks.2.*": rules.sgd})
+    split = groups.matrices(model, {"rule": rules.lion, "lr": 1e-4}, groups=head)
+    assert [group.get("rule") for group in split] == [rules.sgd, None, rules.lion]
+    assert [group.get("lr") for group in split] == [None, None, 1e-4]
+    assert names(split[0]) == names(head[0])
+    optimizer = descend.Muon(split, lr=0.02)
+    assert [group["lr"] for group in optimizer.param_groups] == [0.02, 0.02, 1e-4]
+
+
 def test_the_three_together():
     model = Transformer()
     split = groups.no_decay(model, 0.1)
@@ -343,6 +364,8 @@ _SHARED = _linear()
 @pytest.mark.parametrize(
     ("make", "error", "words"),
     [
+        (lambda: groups.matrices(_two(), {"lr": 0.1}), TypeError, "rest takes a rule such as descend.rules.adamw, or"),
+        (lambda: groups.matrices(nn.ReLU()), ValueError, "model has no parameters: ReLU"),
         (lambda: groups.no_decay([torch.ones(2)], 0.1), TypeError, "model must be a torch.nn.Module, not list; groups"),
         (lambda: groups.no_decay(nn.ReLU(), 0.1), ValueError, "model has no parameters: ReLU"),
         (lambda: groups.no_decay(nn.LazyLinear(2), 0.1), ValueError, "weight has no shape yet; run a batch"),

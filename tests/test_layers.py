@@ -56,7 +56,8 @@ LAYERS = {
     "explanation": {"arguments", "backends", "eligibility", "options", "render", "rule"},
     "optim": {"arguments", "optimizer", "rule", "rules"},
     "checkpoint": {"arguments", "backends", "caution", "hyper_parameters", "optim", "options", "rule"},
-    "groups": {"rule", "schedules"},
+    "places": set(),
+    "groups": {"places", "rule", "rules", "schedules"},
     "presets": {"optim", "optimizer", "schedules"},
     "sequences": {"schedules"},
     "rate_scaling": {"optimizer", "schedules"},
@@ -70,7 +71,7 @@ LAYERS = {
     "accumulation": {"schedules"},
     "option_values": {"experiments"},
     "listing": {"experiments", "rules", "schedules", "tasks"},
-    "experiments": {"optim", "rate_range", "rate_scaling", "rules", "schedules", "tasks"},
+    "experiments": {"groups", "optim", "rate_range", "rate_scaling", "rules", "schedules", "tasks"},
     "benchmarks": {"backends", "batching", "experiments", "optim", "rule", "rules", "schedules", "tasks"},
     "report": {"render"},
 }

@@ -11,7 +11,6 @@ from descend import Slot, ema, global_norm, norm, orthogonalize
 from descend.backends.plan import plan
 from fused_optimizers import needs_kernels
 
-
 SHAPES = [(20, 30), (30, 20), (16, 16), (5, 1), (1, 7)]
 CONVENTIONS = [
     {},

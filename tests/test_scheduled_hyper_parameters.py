@@ -37,11 +37,11 @@ def placed(rule, key, place, number):
 
 def gradients():
     generator = torch.Generator().manual_seed(0)
-    return [torch.randn(40, generator=generator) for _ in range(STEPS)]
+    return [torch.randn(5, 8, generator=generator) for _ in range(STEPS)]
 
 
 def start():
-    return torch.nn.Parameter(torch.linspace(-1, 1, 40))
+    return torch.nn.Parameter(torch.linspace(-1, 1, 40).reshape(5, 8))
 
 
 def test_no_rule_is_without_a_case():

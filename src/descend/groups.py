@@ -6,6 +6,7 @@
     split = groups.layerwise(model, decay=0.75, lr=1e-3 * warmup(500), groups=split)
     split = groups.by_pattern(model, {"head.*": {"lr": 1e-2}}, groups=split)
     opt = descend.AdamW(split)
+    opt = descend.Muon(groups.matrices(model))                            # AdamW for what is no matrix
     print(opt.explain())                     # which parameter got which rule, rate and decay
 
 Each function makes ordinary param groups, for torch's optimizers too (which take numbers but no schedules), and splits
@@ -31,14 +32,14 @@ from fnmatch import fnmatchcase
 from itertools import groupby
 from numbers import Real
 from operator import itemgetter
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
-from torch.nn.parallel import DataParallel, DistributedDataParallel
-from torch.nn.parameter import is_lazy
 
+from descend.places import Place, places_of
 from descend.rule import Rule
+from descend.rules import adamw
 from descend.schedules import Schedule
 
 Group = dict[str, Any]
@@ -64,7 +65,7 @@ def no_decay(model: nn.Module, weight_decay: float | Schedule, *, groups: Iterab
     Raises:
         TypeError, ValueError: for a model without parameters, a decay that is none, groups that are not the model's.
     """
-    places, base = _places(model), _checked("weight_decay", weight_decay)
+    places, base = places_of(model), _checked("weight_decay", weight_decay)
     exempt = {param: any(_is_exempt(param, place) for place in found) for param, found in places.items()}
 
     def options(group: Group, is_exempt: int) -> Group:
@@ -106,7 +107,7 @@ def layerwise(
         TypeError, ValueError: for a model in which no layers are found, layers that leave something out, a decay or
             rate that is none, groups that are not the model's.
     """
-    places = _places(model)
+    places = places_of(model)
     if not _is_number(decay) or not 0 < decay <= 1:
         raise ValueError(
             f"decay is the factor from a layer to the one before it, in (0, 1], such as 0.75; got {decay!r}"
@@ -149,7 +150,7 @@ def by_pattern(
         ValueError: for a pattern that matches nothing, or only what patterns before it have taken.
         TypeError: for options that are neither a dict nor a rule, groups that are not the model's.
     """
-    places, chosen = _places(model), _options(patterns)
+    places, chosen = places_of(model), _options(patterns)
     found = _normalized(places, groups)
     names = {param: [place.name for place in places[param]] for group in found for _, param in group["params"]}
     taken = {}
@@ -163,47 +164,41 @@ def by_pattern(
     return _split(found, taken, lambda _, index: gains[index])
 
 
-# ---- the parameters of a model ---------------------------------------------------------------------------------------
+def matrices(model: nn.Module, rest: Rule | Group = adamw, *, groups: Iterable[Group] | None = None) -> list[Group]:
+    """Groups of weights that are matrices, for a rule such as Muon, and groups of the rest, which another rule steps.
+
+        descend.Muon(groups.matrices(model, {"rule": descend.rules.adamw, "lr": 1e-3}), lr=0.02)
+
+    Matrices are parameters of 2 and more dimensions (a filter is one of its first dimension by the rest) but for
+    biases, norms and embeddings, tied ones too. The author of Muon leaves the output layer to AdamW as well (Jordan
+    2024); which one that is only you know: `groups=by_pattern(model, {"head.*": descend.rules.adamw})` takes it out.
+
+    Args:
+        model: a module, wrapped or not.
+        rest: the rule of the rest, or options with a `rule`. What they leave open is the optimizer's.
+        groups: what to split, where groups that have a rule stay as they are; None for all of the model's parameters.
+
+    Raises:
+        TypeError, ValueError: for a model without parameters, a rest without a rule, groups that are not the model's.
+    """
+    places, options = places_of(model), {"rule": rest} if isinstance(rest, Rule) else rest
+    if not isinstance(options, dict) or not isinstance(options.get("rule"), Rule):
+        raise TypeError(
+            f"rest takes a rule such as descend.rules.adamw, or options with one under 'rule', not {rest!r}"
+        )
+    found = _normalized(places, groups)
+    is_rest = {
+        param: "rule" not in group and any(_is_no_matrix(param, place) for place in places[param])
+        for group in found
+        for _, param in group["params"]
+    }
+    return _split(found, is_rest, lambda group, is_rest: options if is_rest else {})
 
 
-class _Place(NamedTuple):
-    """Where a parameter stands in its model, wrappers left out: each module on the way down, and its key in there."""
-
-    modules: tuple[nn.Module, ...]
-    keys: tuple[str, ...]
-
-    @property
-    def name(self) -> str:
-        return ".".join(self.keys)
+# ---- splitting -------------------------------------------------------------------------------------------------------
 
 
-_OF_WRAPPERS: Final = {"_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"}
-
-
-def _is_wrapping(module: nn.Module, key: str) -> bool:
-    return key in _OF_WRAPPERS or (key == "module" and isinstance(module, (DataParallel, DistributedDataParallel)))
-
-
-def _places(model: Any) -> dict[Tensor, list[_Place]]:
-    """The places of each parameter, in the model's order."""
-    if not isinstance(model, nn.Module):
-        hint = "; groups to split go into groups=" if isinstance(model, (list, tuple)) else ""
-        raise TypeError(f"model must be a torch.nn.Module, not {type(model).__name__}{hint}")
-    modules = dict(model.named_modules(remove_duplicate=False))
-    places: dict[Tensor, list[_Place]] = {}
-    for path, param in model.named_parameters(remove_duplicate=False):
-        if is_lazy(param):
-            raise ValueError(f"{path} has no shape yet; run a batch through the model first")
-        keys = path.split(".")
-        steps = [(modules[".".join(keys[:depth])], key) for depth, key in enumerate(keys)]
-        kept = [(module, key) for module, key in steps if not _is_wrapping(module, key)]
-        places.setdefault(param, []).append(_Place(tuple(m for m, _ in kept), tuple(key for _, key in kept)))
-    if not places:
-        raise ValueError(f"model has no parameters: {type(model).__name__}")
-    return places
-
-
-def _normalized(places: Mapping[Tensor, list[_Place]], groups: Iterable[Group] | None) -> list[Group]:
+def _normalized(places: Mapping[Tensor, list[Place]], groups: Iterable[Group] | None) -> list[Group]:
     """The groups to split, with every parameter under the model's name for it.
 
     They may come from these functions, from an optimizer (torch's take the dicts that they are given for their own) or
@@ -265,19 +260,28 @@ def _checked(name: str, value: Any) -> float | Schedule:
 
 # ---- what does not decay ---------------------------------------------------------------------------------------------
 
+_EMBEDDINGS: Final = (nn.Embedding, nn.EmbeddingBag)
 _NORMS: Final = (_NormBase, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm)
 _NORM_CLASS: Final = re.compile(r"norm(\dd)?$", re.IGNORECASE)
 _BIAS: Final = re.compile(r"(^|_)bias(es)?(_|$)")
 
 
-def _is_exempt(param: Tensor, place: _Place) -> bool:
+def _is_exempt(param: Tensor, place: Place) -> bool:
+    return _is_no_weight(param, place) or any(map(_spares, place.modules, _names_below(place)))
+
+
+def _is_no_weight(param: Tensor, place: Place) -> bool:
+    """Whether the parameter is a bias, belongs to a norm or has less than two dimensions."""
     owner = place.modules[-1]
     is_of_norm = isinstance(owner, _NORMS) or bool(_NORM_CLASS.search(type(owner).__name__))
-    is_bias = bool(_BIAS.search(place.keys[-1]))
-    return param.ndim < 2 or is_of_norm or is_bias or any(map(_spares, place.modules, _names_below(place)))
+    return param.ndim < 2 or is_of_norm or bool(_BIAS.search(place.keys[-1]))
 
 
-def _names_below(place: _Place) -> list[str]:
+def _is_no_matrix(param: Tensor, place: Place) -> bool:
+    return _is_no_weight(param, place) or isinstance(place.modules[-1], _EMBEDDINGS)
+
+
+def _names_below(place: Place) -> list[str]:
     """The parameter's name in each of the modules on the way down."""
     return [".".join(place.keys[depth:]) for depth in range(len(place.keys))]
 
@@ -291,7 +295,7 @@ def _spares(module: nn.Module, name: str) -> bool:
 # ---- layers ----------------------------------------------------------------------------------------------------------
 
 
-def _layers_found(places: Mapping[Tensor, list[_Place]]) -> dict[Tensor, int]:
+def _layers_found(places: Mapping[Tensor, list[Place]]) -> dict[Tensor, int]:
     """The layer of each parameter: a member of an outermost container, or a run of parameters outside of them."""
     above = 0
     while True:
@@ -307,7 +311,7 @@ def _layers_found(places: Mapping[Tensor, list[_Place]]) -> dict[Tensor, int]:
             )
 
 
-def _block(place: _Place, above: int) -> tuple[str, ...]:
+def _block(place: Place, above: int) -> tuple[str, ...]:
     """The keys down to the member of the outermost container that holds the parameter; none outside of containers."""
     for depth in range(above, len(place.keys) - 1):
         if isinstance(place.modules[depth], (nn.ModuleList, nn.Sequential)):
@@ -316,7 +320,7 @@ def _block(place: _Place, above: int) -> tuple[str, ...]:
 
 
 def _layers_given(
-    places: Mapping[Tensor, list[_Place]], layers: Iterable[Any], groups: Iterable[Group]
+    places: Mapping[Tensor, list[Place]], layers: Iterable[Any], groups: Iterable[Group]
 ) -> dict[Tensor, int]:
     """The layer of each parameter among those of the user. What adds no parameter is no layer."""
     if not isinstance(layers, Iterable):
@@ -338,7 +342,7 @@ def _layers_given(
     return layer_of
 
 
-def _parameters_of(part: object, places: Mapping[Tensor, list[_Place]]) -> list[Tensor]:
+def _parameters_of(part: object, places: Mapping[Tensor, list[Place]]) -> list[Tensor]:
     if not isinstance(part, (nn.Module, Tensor)):
         raise TypeError(f"layers takes modules, parameters and lists of these, not {part!r}")
     params: list[Tensor] = [part] if isinstance(part, Tensor) else list(part.parameters())

@@ -136,10 +136,7 @@ class Optimizer(torch.optim.Optimizer):
 
     @torch._disable_dynamo  # type: ignore[attr-defined]
     def add_param_group(self, param_group: dict[str, Any]) -> None:
-        """Add a group of parameters, with torch's keys, and optionally a `rule` of its own.
-
-        Raises as the constructor does, before anything is added.
-        """
+        """Add a group of parameters, with torch's keys and optionally a `rule`; raises as the constructor does."""
         arguments.check_group(param_group)
         self._follow_groups()
         group = dict(param_group)

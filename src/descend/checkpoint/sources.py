@@ -51,7 +51,7 @@ _TIMM_OPTIONS: Mapping[str, tuple[Any, str]] = {
     "corrected_weight_decay": (False, "decays by lr**2 / max_lr"),
     "clipping_threshold": (None, "clips the root mean square of the update"),
 }
-_TORCH_IN_TIMM = [title for title in _TWINS if title not in ("ASGD", "Rprop")]
+_TORCH_IN_TIMM = [title for title in _TWINS if title not in ("ASGD", "Rprop", "Muon")]
 _TIMM = {
     **{f"timm.{title}": replace(_SAME_NAMES[title], unlike=_TIMM_OPTIONS) for title in _TORCH_IN_TIMM},
     "timm.AdamWLegacy": replace(_ADAMW, groups={"max_lr_snapshot": ()}, unlike=_TIMM_OPTIONS),
@@ -154,9 +154,9 @@ SOURCES: Final[Mapping[str, Source]] = {
 
 _UNWRITTEN: Final = "there is no such rule here; begin another optimizer with a fresh state"
 _ABSENT: Final = {
-    "torch": "Adafactor LBFGS Muon",
+    "torch": "Adafactor LBFGS",
     "timm": "AdaBelief Adafactor AdafactorBigVision Adahessian AdamP Adan Adopt Kron LaProp Lookahead "
-    "MADGRAD Mars Muon NvNovoGrad SGDP",
+    "MADGRAD Mars NvNovoGrad SGDP",
     "apex": "FusedNovoGrad",
 }
 DIFFERENT: Final[Mapping[str, str]] = {
@@ -166,6 +166,7 @@ DIFFERENT: Final[Mapping[str, str]] = {
         ["apex.FusedLAMB", "apex.FusedMixedPrecisionLamb", *_bitsandbytes("LAMB"), *_bitsandbytes("LARS")],
         "whether its steps are those of descend.LAMB or LARS has not been tried; begin with a fresh state",
     ),
+    "timm.Muon": "it has conventions of its own, and its AdamW's state beside; begin with a fresh state",
     "torch.SparseAdam": "it updates the averages only in rows that have a gradient, descend.Adam all of them",
     "timm.RMSpropTF": "it has eps inside the root, starts the average of squares at 1 and keeps the rate in the "
     "momentum buffer; descend.RMSprop, which comes near, is torch's",

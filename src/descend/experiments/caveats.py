@@ -85,6 +85,9 @@ def _of_tuning(document: Mapping[str, Any]) -> Iterator[str]:
     titles = [one["title"] for one in unscheduled if one["title"] not in own]
     if titles:
         yield f"The rate is only the first step size, and follows no schedule, of {', '.join(titles)}."
+    beside = [one["title"] for one in document["optimizers"] if search_space.is_of_matrices(one["name"])]
+    if beside:
+        yield f"AdamW stepped what is no matrix, and embeddings, at the same rate, of {', '.join(beside)}."
     edges = [
         f"{optimizer['title']} ({optimizer['best_rate']:g}, the {_END[optimizer['edge']]})"
         for optimizer in document["optimizers"]

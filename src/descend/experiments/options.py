@@ -262,7 +262,7 @@ def _check_values(name: str, values: Sequence[float]) -> None:
 def _check_accepted(optimizer: str, name: str, value: float) -> None:
     arguments = search_space.arguments(optimizer, 1e-3, search_space.schedule(FEWEST_STEPS), {name: value})
     try:
-        optim.by_name(optimizer)([torch.zeros(1, requires_grad=True)], **arguments)
+        optim.by_name(optimizer)([torch.zeros(1, 1, requires_grad=True)], **arguments)
     except ValueError as error:
         raise UsageError(f"grid: {optimizer} does not take {name}={value:g}: {error}") from None
 

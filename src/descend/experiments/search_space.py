@@ -3,13 +3,14 @@
 An optimizer without an entry is taken at its own defaults, its default rate at the centre.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+from torch import nn
 
-from descend import optim
+from descend import groups, optim
 from descend.schedules import Schedule, cosine, warmup
 
 HALF_DECADE = 0.5
@@ -29,12 +30,14 @@ class Space:
         scheduled: the hyper-parameter that follows the schedule; None where the rate is only the first step size, or
             where the rule sets it.
         tunes_itself: whether the rule sets its rate, so that there is none to search.
+        of_matrices: whether the rule steps matrices only, so that AdamW steps the rest, at the same rate.
     """
 
     rate: float
     fixed: Mapping[str, Any] = field(default_factory=dict)
     scheduled: str | None = "lr"
     tunes_itself: bool = False
+    of_matrices: bool = False
 
 
 DECLARED = {
@@ -47,6 +50,8 @@ DECLARED = {
     "powersign": Space(0.1),  # TensorFlow's; ours is one at which nothing diverges
     "addsign": Space(0.1),
     "yellowfin": Space(1.0, scheduled=None, tunes_itself=True),
+    # with steps as long as AdamW's, which has the rest
+    "muon": Space(1e-3, {"adjust_lr_fn": "match_rms_adamw", "weight_decay": 0.01}, of_matrices=True),
     "rmsprop": Space(1e-3),  # Hinton's lecture and most practice; torch's 1e-2 is seldom kept
 }
 
@@ -67,6 +72,16 @@ def space(optimizer: str) -> Space:
 def tunes_itself(optimizer: str) -> bool:
     """Return whether a rule sets its rate, so that there is none to search."""
     return optimizer in DECLARED and DECLARED[optimizer].tunes_itself
+
+
+def is_of_matrices(optimizer: str) -> bool:
+    """Return whether a rule steps matrices only, so that AdamW steps the rest."""
+    return optimizer in DECLARED and DECLARED[optimizer].of_matrices
+
+
+def params(optimizer: str, model: nn.Module) -> Iterable[Any]:
+    """Return a model's parameters as an optimizer takes them."""
+    return groups.matrices(model) if is_of_matrices(optimizer) else model.parameters()
 
 
 def hyper_parameters(optimizer: str) -> dict[str, Any]:

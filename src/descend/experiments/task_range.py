@@ -58,7 +58,7 @@ def run(
         with seeded(seed):
             model = task.model(seed)
             model.train()
-            made = optim.by_name(rule)(model.parameters(), lr=known, **search_space.space(rule).fixed)
+            made = optim.by_name(rule)(search_space.params(rule, model), lr=known, **search_space.space(rule).fixed)
             share = partial(rate_share, task)
             sweeps.append(sweep(model, made, task.loss, task.batches(seed), rates, form=form, seed=seed, share=share))
     return RangeTest(tuple(sweeps))

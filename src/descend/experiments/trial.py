@@ -140,7 +140,9 @@ def warm_up(task: Problem, trial: Trial) -> None:
 
 def _made(task: Task, trial: Trial, shape: Schedule) -> tuple[nn.Module, torch.optim.Optimizer]:
     model = task.model(trial.seed)
-    return model, optim.by_name(trial.optimizer)(model.parameters(), **_arguments(trial, shape))
+    return model, optim.by_name(trial.optimizer)(
+        search_space.params(trial.optimizer, model), **_arguments(trial, shape)
+    )
 
 
 def _arguments(trial: Trial, shape: Schedule) -> dict[str, Any]:

@@ -48,6 +48,7 @@ CUSTOMARY: Final = {
     "trust_eps": "δ",
     "norm_limit": "κ",
     "buf": "b",
+    "ns_steps": "n",
 }
 """Letters that the field gives to names that are not spelled like them."""
 

@@ -19,15 +19,17 @@ def muon(p, g, buf=Slot("momentum_buffer"),
     author's code; torch's class refuses it.
     """
     if p.ndim < 2:
-        raise ValueError(f"Muon only supports 2D parameters, and filters as matrices, not {p.ndim} dimensions; "
-                         'put them into a group of another rule: {"params": ..., "rule": descend.rules.adamw}')
+        raise ValueError(f"Muon only supports 2D parameters (and filters as matrices), not {p.ndim}D; put them into a "
+                         'group of another rule: descend.groups.matrices(model) does, or {"params": ..., "rule": '
+                         "descend.rules.adamw}")
     if adjust_lr_fn not in (None, "original", "match_rms_adamw"):
         raise ValueError(f"Adjust learning rate function {adjust_lr_fn} is not supported; adjust_lr_fn takes "
                          '"original", "match_rms_adamw" or None')
+    c1, c2, c3 = ns_coefficients
     columns = p.numel / p.rows
     matching = adjust_lr_fn == "match_rms_adamw"
     scale = 0.2 * sqrt(maximum(p.rows, columns)) if matching else sqrt(maximum(1, p.rows / columns))
     buf = ema(buf, g, momentum)
     m = ema(buf, g, momentum) if nesterov else buf
-    o = orthogonalize(m, *ns_coefficients, eps, ns_steps)
+    o = orthogonalize(m, c1, c2, c3, eps, ns_steps)
     return dict(p=p * (1 - lr * weight_decay) - lr * scale * o, buf=buf)
