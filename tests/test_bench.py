@@ -216,6 +216,17 @@ def test_rules_with_norms_are_held_to_another_library_where_it_is(monkeypatch, t
     assert settings.notes == ["no_such_library is not installed, and was not measured"]
 
 
+@needs_compiler
+def test_matrix_products_are_timed_and_what_is_beside_them():
+    settings = Settings(rules=("AdamW",), threads=(1,), rounds=1, sizes=TINY)
+    table = cases.opaque_calls("matrices", settings)
+    assert [(row.cells[0], row.cells[-1]) for row in table.rows] == [
+        ("Muon", "1.05"),
+        ("Muon without the products", "-"),
+    ]
+    assert [row.held is None for row in table.rows] == [False, True]
+
+
 @pytest.mark.parametrize(
     ("rule", "hyper_parameters", "streams"),
     [

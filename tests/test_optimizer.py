@@ -223,7 +223,7 @@ def test_flags_that_contradict_each_other_or_cannot_be_met():
         descend.AdamW(parameters(), fused=True, differentiable=True)
 
 
-@pytest.mark.parametrize("name", ["LBFGS", "SparseAdam", "Adafactor", "Muon"])
+@pytest.mark.parametrize("name", ["LBFGS", "SparseAdam", "Adafactor"])
 def test_names_that_are_no_formulas_say_where_to_look(name):
     with pytest.raises(AttributeError, match=f"torch.optim.{name}|AdamW"):
         getattr(descend, name)

@@ -96,7 +96,8 @@ def test_a_share_of_1_changes_nothing(name, scheduled):
     def run(through):
         model = made()
         rate = 0.01 * cosine(9) if scheduled and name != "ASGD" else 0.01
-        optimizer = getattr(descend, name)(model.parameters(), lr=rate)
+        params = descend.groups.matrices(model) if name == "Muon" else model.parameters()
+        optimizer = getattr(descend, name)(params, lr=rate)
         for step in range(4):
             backward(model, step)
             through(optimizer)

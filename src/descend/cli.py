@@ -298,8 +298,8 @@ def _application() -> "typer.Typer":
     ) -> None:
         """Time steps beside torch's, and print tables with targets.
 
-        Cases: large, model, tensors, groups, bfloat16, clip-ema, norms, bandwidth, memory, first-step (which
-        also steps SGD, to load what all rules share).
+        Cases: large, model, tensors, groups, bfloat16, clip-ema, norms, matrices, bandwidth, memory, first-step
+        (which also steps SGD, to load what all rules share).
         """
         page = commands.bench(
             quick=quick,

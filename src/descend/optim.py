@@ -28,7 +28,6 @@ _ELSEWHERE = {
     ),
     "Lamb": "it is descend.LAMB",
     "Lars": "it is descend.LARS",
-    "Muon": "it takes a matrix function, which is not yet in the vocabulary: use torch.optim.Muon",
 }
 
 

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
+import torch
 from torch import nn
 
 from descend import optim
@@ -14,7 +15,7 @@ from descend.benchmarks import contestants
 from descend.benchmarks.contestants import IMPLEMENTATIONS, OURS, PEERS, Peers
 from descend.benchmarks.page import Row, Table, count, milliseconds
 from descend.benchmarks.settings import Settings
-from descend.benchmarks.targets import BFLOAT16, LIMITS, WHOLE_TENSORS, Shapes
+from descend.benchmarks.targets import BFLOAT16, LIMITS, MATRICES, WHOLE_TENSORS, Shapes
 from descend.benchmarks.timing import Timing, interleaved, threads
 
 COLD: Final = "cold"
@@ -124,19 +125,40 @@ def whole_tensors(name: str, settings: Settings) -> Table:
             with threads(number):
                 steps = {OURS: getattr(optim, rule)(contestants.parameters(shapes)).step}
                 times = interleaved(steps | peers.steps(rule, shapes), rounds)
-            table.rows.append(_beside_a_peer(rule, number, times, limit))
+            table.rows.append(_beside(PEERS[0], rule, number, times, limit))
     settings.note(peers.notes)
     return table
 
 
-def _beside_a_peer(rule: str, number: int, times: Mapping[str, Timing], limit: float) -> Row:
+def opaque_calls(name: str, settings: Settings) -> Table:
+    """Time Muon, whose matrix products both leave to torch; and all but those products, by no iterations."""
+    shapes = [(shape[0], math.prod(shape[1:])) for shape in settings.sizes.model if len(shape) > 1]
+    rounds = settings.rounds
+    table = Table(
+        f"Muon: {len(shapes)} matrices, {count(sum(map(math.prod, shapes)))}",
+        f"torch.optim.Muon has the same matrix products; without them is with `ns_steps=0`; n = {rounds}.",
+        ("rule", "threads", "ours, ms", "torch, ms", "ratio", "limit"),
+    )
+    for number in settings.threads:
+        settings.progress(f"Muon, threads: {number}")
+        for title, options, limit in (("Muon", {}, MATRICES), ("Muon without the products", {"ns_steps": 0}, None)):
+            with threads(number):
+                ours, theirs = (
+                    module.Muon(contestants.parameters(shapes), **options) for module in (optim, torch.optim)
+                )
+                times = interleaved({OURS: ours.step, "torch": theirs.step}, rounds)
+            table.rows.append(_beside("torch", title, number, times, limit))
+    return table
+
+
+def _beside(peer: str, rule: str, number: int, times: Mapping[str, Timing], limit: float | None) -> Row:
     ours = times[OURS]
-    if PEERS[0] not in times:
+    if peer not in times:
         return Row((rule, str(number), _with_quartiles(ours), "-", "-", _limit(limit)))
-    theirs = times[PEERS[0]]
+    theirs = times[peer]
     ratio = ours.median / theirs.median
     cells = (rule, str(number), _with_quartiles(ours), _with_quartiles(theirs), f"{ratio:.3f}", _limit(limit))
-    return Row(cells, ratio <= limit, slower=ratio > 1)
+    return Row(cells, None if limit is None else ratio <= limit, slower=ratio > 1)
 
 
 def low_precision(name: str, settings: Settings) -> Table:

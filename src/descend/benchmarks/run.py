@@ -22,6 +22,7 @@ SUBJECTS: Final[dict[str, Subject]] = {
     "bfloat16": cases.low_precision,
     "clip-ema": cases.clip_and_average,
     "norms": cases.whole_tensors,
+    "matrices": cases.opaque_calls,
     "bandwidth": bandwidth.bandwidth,
     "memory": footprint.memory,
     "first-step": footprint.first_steps,

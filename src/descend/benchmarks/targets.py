@@ -66,6 +66,8 @@ LIMITS: Final[Mapping[str, Limits]] = {
 }
 WHOLE_TENSORS: Final[Mapping[str, float]] = {"LAMB": 0.5, "LARS": 0.5}
 """What our time may be of pytorch_optimizer's, for rules with norms of whole tensors that torch does not have."""
+MATRICES: Final = 1.05
+"""What Muon may take of torch's: both leave the matrix products to torch."""
 BFLOAT16: Final[Mapping[str, float]] = {"bfloat16, float32 state": 0.85, "bfloat16, bfloat16 state": 0.6}
 """What a step with parameters and gradients in bfloat16 may take of ours in float32, by what is stored how."""
 BANDWIDTH: Final = 0.85
