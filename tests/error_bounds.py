@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 
 from descend.expr import OPERATIONS, Expr, Rank, hyper_of, slot_of
-from descend.tracing import Formula
+from descend.formula import Formula
 
 Extended = np.longdouble
 TRUTH: float = float(np.finfo(Extended).eps)

@@ -6,8 +6,8 @@ from torch import Tensor
 
 import descend
 from descend.backends import compiler
-from descend.expr import global_norm, maximum, norm, sqrt
 from descend.rule import Slot, rule
+from descend.vocabulary import global_norm, maximum, norm, sqrt
 
 needs_kernels = pytest.mark.skipif(compiler.unavailable() is not None, reason="no kernel can be compiled here")
 

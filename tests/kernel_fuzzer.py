@@ -17,8 +17,8 @@ from random import Random
 from typing import Any
 
 import descend
-from descend import Slot, expr
-from descend.expr import OPERATIONS, WINDOWS
+from descend import Slot, vocabulary
+from descend.expr import OPERATIONS, WINDOWS, constant
 from descend.rule import Rule
 
 LARGEST = 1e4
@@ -69,7 +69,8 @@ class Case:
 
     def rule(self) -> Rule:
         """The rule, made anew."""
-        names = {name: getattr(expr, name) for name in (*_CALLABLE, "constant", "ema", "fresh")} | {"Slot": Slot}
+        names = {name: getattr(vocabulary, name) for name in (*_CALLABLE, "ema", "fresh")}
+        names |= {"constant": constant, "Slot": Slot}
         exec(compile(self.source, f"<case {self.settings.seed}>", "exec"), names)
         return descend.rule(names["fuzzed"])
 

@@ -7,7 +7,7 @@ import textwrap
 import hypothesis.strategies as st
 from hypothesis import reject
 
-from descend import Slot, expr
+from descend import Slot, expr, vocabulary
 from descend.expr import FormulaError
 from descend.rule import Rule
 
@@ -125,12 +125,12 @@ def expressions(draw, depth, kind, elements, numbers, conditions):
 
 
 def made_of(program):
-    vocabulary = {f"{name}_": getattr(expr, name) for name in [*REDUCTIONS, "ema"]}
-    vocabulary |= {"Slot": Slot, "inf": math.inf, "nan": math.nan}
-    vocabulary |= {name: getattr(expr, name) for name in ("apply", "constant", "leaf", "operand")}
-    exec(compile(program, "<program>", "exec"), vocabulary)
+    names = {f"{name}_": getattr(vocabulary, name) for name in [*REDUCTIONS, "ema"]}
+    names |= {"Slot": Slot, "inf": math.inf, "nan": math.nan}
+    names |= {name: getattr(expr, name) for name in ("apply", "constant", "leaf", "operand")}
+    exec(compile(program, "<program>", "exec"), names)
     try:
-        return Rule(vocabulary["random_rule"]).formula()
+        return Rule(names["random_rule"]).formula()
     except FormulaError as error:
         if "never assigns it" not in str(error):
             raise

@@ -9,7 +9,7 @@ from torch._dynamo.testing import CompileCounterWithBackend
 
 import descend
 from descend import Slot, rule, schedules
-from descend.expr import global_norm, norm
+from descend.vocabulary import global_norm, norm
 from optimizers import BY_NAME, ROWS, gradients, parameters, relative_difference
 
 STEPS = 5

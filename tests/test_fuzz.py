@@ -9,7 +9,7 @@ import mpmath
 import numpy as np
 import pytest
 
-from descend import expr
+from descend import vocabulary
 from descend.backends import compiler, eager
 from descend.expr import OPERATIONS, Expr, Rank, apply, constant, leaf, rebuild
 from error_bounds import FORMATS, Carried, Extended, Member, compare, evaluate, exactly, operate, total
@@ -110,7 +110,9 @@ def _local(node, args):
 
 def _clip_without_nan(node, args):
     x = args[0] if args else None
-    held = expr.where(x < args[1], args[1], expr.where(x < args[2], x, args[2])) if node.op == "clip" else None
+    held = (
+        vocabulary.where(x < args[1], args[1], vocabulary.where(x < args[2], x, args[2])) if node.op == "clip" else None
+    )
     return rebuild(node, args) if held is None else held
 
 
@@ -149,12 +151,12 @@ MUTATIONS = {
     "a mean over one element too many": Mutation(_divisor_of_mean, 0.4),
     "a reduction over the tensor instead of all": Mutation(_local, 0.3),
     "the sides of a choice exchanged": Mutation(_swapped_sides, 0.5),
-    "maximum for minimum": Mutation(_of("minimum", expr.maximum), 0.5),
-    "a minimum that drops NaN": Mutation(_of("minimum", lambda a, b: expr.where(a > b, b, a)), 0.1, "infinities"),
+    "maximum for minimum": Mutation(_of("minimum", vocabulary.maximum), 0.5),
+    "a minimum that drops NaN": Mutation(_of("minimum", lambda a, b: vocabulary.where(a > b, b, a)), 0.1, "infinities"),
     "a clip that drops NaN": Mutation(_clip_without_nan, 0.3, "infinities"),
-    "clip without its lower bound": Mutation(_of("clip", lambda x, low, high: expr.minimum(x, high)), 0.2),
+    "clip without its lower bound": Mutation(_of("clip", lambda x, low, high: vocabulary.minimum(x, high)), 0.2),
     "less or equal for less": Mutation(_of("lt", lambda a, b: a <= b), 0.1, "zeros"),
-    "the sign of zero is 1": Mutation(_of("sign", lambda x: expr.where(x < 0, -1, 1)), 0.1, "zeros"),
+    "the sign of zero is 1": Mutation(_of("sign", lambda x: vocabulary.where(x < 0, -1, 1)), 0.1, "zeros"),
     "the magnitude forgotten": Mutation(_of("abs", lambda x: x), 0.4),
     "t counted from 0": Mutation(lambda node, args: node - 1 if node.op == "t" else rebuild(node, args), 0.5),
     "a slot that is not read": Mutation(_slot_unread, 0.3),

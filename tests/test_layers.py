@@ -13,15 +13,17 @@ PACKAGE = Path(__file__).parents[1] / "src" / "descend"
 LAYERS = {
     "caution": set(),
     "expr": set(),
-    "tracing": {"expr"},
-    "rule": {"expr", "tracing"},
-    "rules": {"expr", "rule"},
-    "render": {"staging", "expr", "tracing", "rule"},
+    "vocabulary": {"expr"},
+    "formula": {"expr"},
+    "tracing": {"expr", "formula"},
+    "rule": {"expr", "formula", "tracing"},
+    "rules": {"rule", "vocabulary"},
+    "render": {"staging", "expr", "formula", "tracing", "rule"},
     "schedules": set(),
     "staging": {"expr"},
-    "backends": {"caution", "expr", "staging", "tracing", "rule"},
+    "backends": {"caution", "expr", "formula", "staging", "tracing", "rule"},
     "hyper_parameters": {"caution", "tracing", "rule", "schedules"},
-    "options": {"expr", "rule"},
+    "options": {"expr", "rule", "vocabulary"},
     "arguments": {"hyper_parameters", "options"},
     "scheduling": {"caution", "hyper_parameters", "schedules"},
     "state": {"backends", "rule"},
@@ -76,7 +78,19 @@ LAYERS = {
     "report": {"render"},
 }
 EVERYTHING = {"__init__", "__main__", "commands", "cli"}
-TORCH_FREE = {"caution", "sparsity", "staging", "expr", "tracing", "rule", "rules", "render", "schedules"}
+TORCH_FREE = {
+    "caution",
+    "sparsity",
+    "staging",
+    "expr",
+    "vocabulary",
+    "formula",
+    "tracing",
+    "rule",
+    "rules",
+    "render",
+    "schedules",
+}
 # conveniences that import their layer when they are called
 WHEN_CALLED = {
     ("rule", "init", "backends"),

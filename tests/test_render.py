@@ -10,9 +10,9 @@ import pytest
 from hypothesis import assume, given, settings
 
 from descend import Slot, render
-from descend.expr import maximum, sign
 from descend.rule import rule
 from descend.rules import catalog
+from descend.vocabulary import maximum, sign
 from mathematics import read_latex, read_mathml, read_text, value_of
 from random_rules import made_of, programs, variants
 

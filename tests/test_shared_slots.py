@@ -237,7 +237,7 @@ def test_what_the_language_refuses_of_windows():
     for function, message in [
         (number, "takes numbers, not a window; read one out of it with lowest or highest"),
         (twice, "a window takes one value per step"),
-        (elements, "push takes one value per optimizer, not one per element"),
+        (elements, "push takes one value per optimizer, not per element"),
         (no_window, "lowest takes a window"),
         (assigned, r"assigns a number to 'w', whose shape is \('optimizer', 3\); assign push\(w, x\)"),
         (another, r"assigns a window to 'w'.*assign push\(w, x\)"),

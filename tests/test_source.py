@@ -8,7 +8,7 @@ import sys
 import pytest
 from hypothesis import given, settings
 
-from descend import Slot, expr, render
+from descend import Slot, expr, render, vocabulary
 from descend.rule import Rule
 from descend.rules import catalog
 from random_rules import made_of, programs, variants
@@ -92,8 +92,10 @@ def test_source_keeps_values_apart_that_change_their_names_at_once():
 
 def test_source_of_names_that_hide_the_vocabulary():
     def norm(p, g, *, lr=0.1, clip=1.0, sum=2.0):
-        sqrt = expr.sqrt(clip)
-        return dict(p=p - lr * expr.clip(g * expr.norm(g) / expr.sum(g), -clip, sqrt) * expr.sqrt(sum))
+        sqrt = vocabulary.sqrt(clip)
+        return dict(
+            p=p - lr * vocabulary.clip(g * vocabulary.norm(g) / vocabulary.sum(g), -clip, sqrt) * vocabulary.sqrt(sum)
+        )
 
     source = source_of(norm)
     assert "from descend import clip as clip_, norm as norm_, rule, sqrt as sqrt_, sum as sum_" in source
@@ -105,12 +107,12 @@ def test_source_of_a_function_without_a_name():
 
 def test_source_calls_reductions_over_all_parameters_in_the_same_order():
     def clipped(p, g, m=Slot("m"), *, lr=0.1):
-        expr.global_sum(p)
-        second, first = expr.global_norm(g), expr.global_norm(m)
-        m = expr.ema(first * m, second * g, 0.9)
-        lengths = [expr.global_norm(p), expr.global_norm(p * p)]
+        vocabulary.global_sum(p)
+        second, first = vocabulary.global_norm(g), vocabulary.global_norm(m)
+        m = vocabulary.ema(first * m, second * g, 0.9)
+        lengths = [vocabulary.global_norm(p), vocabulary.global_norm(p * p)]
         m = lengths[1] * m + lengths[0] * g
-        return dict(p=p - lr * m / expr.global_mean(abs(m)), m=m)
+        return dict(p=p - lr * m / vocabulary.global_mean(abs(m)), m=m)
 
     assert source_of(clipped).count("global_") == 9
 
@@ -133,7 +135,7 @@ def test_source_writes_values_that_have_no_plain_literal():
     def odd(p, g, s=Slot('a "b"', init=-math.inf), *, lr=math.inf, one=(1e-300,), decay=0.0):
         r"""Says \"no\" to"""
         (only,) = one
-        return dict(p=expr.clip(p - lr * g, -math.inf, decay * only), s=expr.maximum(s, abs(p) * -0.0))
+        return dict(p=vocabulary.clip(p - lr * g, -math.inf, decay * only), s=vocabulary.maximum(s, abs(p) * -0.0))
 
     source = source_of(odd)
     assert "import math\n\nfrom descend import" in source
@@ -153,7 +155,7 @@ def test_numbers_meet_as_nodes():
     one = expr.constant(1)
 
     def folded(p, g, t, *, lr=0.1):
-        chosen = expr.where(one < lr, one + 2, -((one * 3) ** 2))
+        chosen = vocabulary.where(one < lr, one + 2, -((one * 3) ** 2))
         return dict(p=p - (chosen + abs(-one) + (-one) ** t - lr ** -(one + 1)) * g)
 
     source_of(folded)

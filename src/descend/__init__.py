@@ -21,9 +21,11 @@ import importlib
 import pkgutil
 from typing import TYPE_CHECKING, Any
 
-from descend.expr import (
-    FormulaError,
+from descend.expr import FormulaError
+from descend.rule import Rule, Slot, active, rule
+from descend.vocabulary import (
     clip,
+    clip_units,
     ema,
     exp,
     fresh,
@@ -44,8 +46,7 @@ from descend.expr import (
     tanh,
     where,
 )
-from descend.expr import sum as sum  # not in __all__: a star import must not hide the built-in
-from descend.rule import Rule, Slot, active, rule
+from descend.vocabulary import sum as sum  # not in __all__: a star import must not hide the built-in
 
 if TYPE_CHECKING:
     from descend import accumulation, batching, checkpoint, groups, nt_asgd, optim, plateau, presets, rate_scaling
@@ -71,6 +72,7 @@ __all__ = [
     "batching",
     "checkpoint",
     "clip",
+    "clip_units",
     "compare",
     "ema",
     "exp",

@@ -102,6 +102,8 @@ def _check_bools(flags: Mapping[str, Any]) -> None:
 def check_group(group: Any) -> None:
     """Refuse a param group without parameters, with an option of the whole optimizer, or with flags that are no bools.
 
+    `clip_agc=None` is let in: it leaves the group out.
+
     Raises:
         TypeError: naming the option or the flag.
     """
@@ -113,7 +115,7 @@ def check_group(group: Any) -> None:
         )
     _check_bools({name: group[name] for name in FLAGS if name in group})
     for name in OPTIONS:
-        if name in group:
+        if name in group and (name != "clip_agc" or group[name] is not None):
             raise TypeError(f"{name} is an option of the whole optimizer, not of a param group; give it to the class")
 
 

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from descend.formula import Formula
     from descend.rule import Rule, Slot
-    from descend.tracing import Formula
 
 
 def describe(name: str, source: str | None, hyper_parameters: Mapping[str, Any]) -> str:

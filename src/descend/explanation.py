@@ -26,7 +26,7 @@ from descend.rule import Formula
 if TYPE_CHECKING:
     from descend.optimizer import Optimizer
 
-_OWN_KEYS: Final = frozenset({"params", "param_names", "rule", "applied_steps", "state_format"})
+_OWN_KEYS: Final = frozenset({"params", "param_names", "rule", "applied_steps", "state_format", "clip_agc"})
 """What the optimizer itself reads of a group, beside flags, hyper-parameters and slots."""
 
 

@@ -1,12 +1,8 @@
-"""The vocabulary: what an update rule may be written in.
+"""Expressions: what the formula of an update rule is made of.
 
 An expression is a graph of nodes. Writing `0.9 * m + 0.1 * g` inside a rule makes nodes rather than numbers, and every
 backend, renderer and cost model reads the same graph. Nodes are interned: the same expression is the same object, so
 common subexpressions are shared and two formulas are equal exactly when their roots are identical.
-
-    >>> from descend.expr import g, p
-    >>> p - 2 * g is p - 2 * g
-    True
 
 Each node has a rank, which says how many values it stands for:
 
@@ -91,6 +87,7 @@ _ROWS = (
     Operation("global_mean", 1, reduces=Rank.OPTIMIZER),
     Operation("global_norm", 1, costs=2, reduces=Rank.OPTIMIZER),
     Operation("orthogonalize", 6, costs=0, whole=1),
+    Operation("clip_units", 4, costs=0, whole=2),
     Operation("push", 2),
     Operation("lowest", 1),
     Operation("highest", 1),
@@ -340,8 +337,8 @@ def apply(op: str, *values: object, site: int | None = None) -> Expr:
         if wants_condition and not arg.condition:
             raise FormulaError("the first argument of where is a condition, as in where(g > 0, a, b)")
         _check_window(op, position, arg)
-    if row.whole and (args[0].rank is not Rank.ELEMENT or max(arg.rank for arg in args[row.whole :]) > Rank.BUCKET):
-        raise FormulaError(f"{op} takes a tensor, such as g or a slot shaped like the parameter, and numbers behind it")
+    if row.whole:
+        _check_whole(row, args)
     if row.reduces is not None and args[0].rank is not Rank.ELEMENT:
         raise FormulaError(
             f"{op} reduces the elements of a tensor, and its argument is one value per "
@@ -354,8 +351,14 @@ def apply(op: str, *values: object, site: int | None = None) -> Expr:
     return node
 
 
+def _check_whole(row: Operation, args: tuple[Expr, ...]) -> None:
+    if args[0].rank is not Rank.ELEMENT or max(arg.rank for arg in args[row.whole :]) > Rank.BUCKET:
+        raise FormulaError(f"{row.name} takes a tensor, such as g or a slot like the parameter, and numbers behind it")
+    if any(arg.op not in ("p", "slot") or arg.rank is not Rank.ELEMENT for arg in args[1 : row.whole]):
+        raise FormulaError(f"the second argument of {row.name} is p or a slot, as it is before the step")
+
+
 def _check_window(op: str, position: int, arg: Expr) -> None:
-    """Refuse a number where a window stands, a window where a number does, and what cannot be pushed."""
     wants_window = op in WINDOWS and position == 0
     if arg.window and not wants_window:
         raise FormulaError(f"{op} takes numbers, not a window; read one out of it with lowest or highest")
@@ -364,10 +367,7 @@ def _check_window(op: str, position: int, arg: Expr) -> None:
     if op == "push" and position == 0 and arg.op == "push":
         raise FormulaError("a window takes one value per step; push once")
     if op == "push" and position == 1 and arg.rank > Rank.BUCKET:
-        raise FormulaError(
-            f"push takes one value per optimizer, not one per {arg.rank.name.lower()}; reduce it with global_norm, "
-            "global_mean or global_sum"
-        )
+        raise FormulaError(f"push takes one value per optimizer, not per {arg.rank.name.lower()}; use global_norm")
 
 
 def rebuild(node: Expr, args: tuple[Expr, ...]) -> Expr:
@@ -394,124 +394,3 @@ def walk(roots: Iterable[Expr]) -> Iterator[Expr]:
 p = leaf("p")
 g = leaf("g")
 t = leaf("t")
-
-
-def sqrt(x: Operand) -> Expr:
-    """The square root."""
-    return apply("sqrt", x)
-
-
-def exp(x: Operand) -> Expr:
-    """The exponential function."""
-    return apply("exp", x)
-
-
-def log(x: Operand) -> Expr:
-    """The natural logarithm."""
-    return apply("log", x)
-
-
-def tanh(x: Operand) -> Expr:
-    """The hyperbolic tangent."""
-    return apply("tanh", x)
-
-
-def sign(x: Operand) -> Expr:
-    """-1, 0 or 1; the sign of 0 is 0, as in torch."""
-    return apply("sign", x)
-
-
-def minimum(a: Operand, b: Operand) -> Expr:
-    """The smaller of two; NaN if one is NaN, as in torch."""
-    return apply("minimum", a, b)
-
-
-def maximum(a: Operand, b: Operand) -> Expr:
-    """The larger of two; NaN if one is NaN, as in torch."""
-    return apply("maximum", a, b)
-
-
-def clip(x: Operand, low: Operand, high: Operand) -> Expr:
-    """`x` held between `low` and `high`; NaN stays NaN."""
-    return apply("clip", x, low, high)
-
-
-def where(condition: Expr, a: Operand, b: Operand) -> Expr:
-    """`a` where the condition holds, else `b`.
-
-    Both sides are evaluated, and a NaN on the unused side is harmless. Not so its gradient where the condition differs
-    from element to element (or under vmap): 0 * NaN is NaN, so keep the arguments of the unused side in their domain.
-    """
-    return apply("where", condition, a, b)
-
-
-def ema(average: Operand, x: Operand, beta: Operand) -> Expr:
-    """The exponential moving average after `x`: beta * average + (1 - beta) * x."""
-    return operand(beta) * average + (1 - beta) * operand(x)
-
-
-def fresh(slot: Expr) -> Expr:
-    """A condition for `where`: whether the parameter's slot has no value yet."""
-    if not isinstance(slot, Expr) or slot.op != "slot":
-        raise FormulaError("fresh takes a slot by its name in the signature, before anything is assigned to that name")
-    return leaf("fresh", slot_of(slot)[0])
-
-
-def orthogonalize(x: Operand, a: Operand, b: Operand, c: Operand, eps: Operand, steps: Operand) -> Expr:
-    """The matrix nearest to `x` whose singular values are all about 1, by Newton-Schulz iterations, computed by torch.
-
-    X / max(|X|, eps) is taken `steps` times to a X + (b (X X') + c (X X')^2) X, in bfloat16.
-    """
-    return apply("orthogonalize", x, a, b, c, eps, steps)
-
-
-def push(window: Expr, x: Operand) -> Expr:
-    """The window with `x` as its last value, and without its first if it was full."""
-    return apply("push", window, x)
-
-
-def lowest(window: Expr) -> Expr:
-    """The least of the values that a window holds, infinity if it holds none; NaN if one is NaN."""
-    return apply("lowest", window)
-
-
-def highest(window: Expr) -> Expr:
-    """The largest of the values that a window holds, -infinity if it holds none; NaN if one is NaN."""
-    return apply("highest", window)
-
-
-def sum(x: Operand) -> Expr:
-    """The sum over the elements of the parameter tensor."""
-    return apply("sum", x)
-
-
-def mean(x: Operand) -> Expr:
-    """The mean over the elements of the parameter tensor."""
-    return apply("mean", x)
-
-
-def norm(x: Operand) -> Expr:
-    """The Euclidean norm over the elements of the parameter tensor."""
-    return apply("norm", x)
-
-
-def global_sum(x: Operand) -> Expr:
-    """The sum over all elements of all parameters with a gradient that the same rule steps."""
-    return apply("global_sum", x, site=_site())
-
-
-def global_mean(x: Operand) -> Expr:
-    """The mean over all elements of all parameters with a gradient that the same rule steps."""
-    return apply("global_mean", x, site=_site())
-
-
-def global_norm(x: Operand) -> Expr:
-    """The Euclidean norm over all elements of all parameters with a gradient that the same rule steps."""
-    return apply("global_norm", x, site=_site())
-
-
-def _site() -> int:
-    number = call_site.get()
-    if number is None:
-        raise FormulaError("a global_ reduction can be written only inside a rule")
-    return number()

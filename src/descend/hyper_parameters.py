@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import math
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from numbers import Real
 from operator import call, is_, itemgetter
@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn.parameter import is_lazy
 
 from descend.caution import warn
-from descend.rule import Rule
+from descend.rule import Formula, Rule
 from descend.schedules import Schedule
 from descend.tracing import is_structural
 
@@ -179,7 +179,7 @@ class Seen:
     def changed(self, rules: Sequence[Rule], groups: Sequence[Mapping[str, Any]]) -> set[int]:
         """The indices of groups whose hyper-parameters or flags may be others than those accepted last."""
         if len(self._readers) != len(rules) or not all(map(is_, self._rules, rules)):
-            self._rules, self._readers = list(rules), [_reader(rule) for rule in rules]
+            self._rules, self._readers = list(rules), list(map(_reader, rules, groups))
         self._found = list(map(call, self._readers, groups))
         if len(self._found) != len(self._seen):
             return set(range(len(groups)))
@@ -201,8 +201,9 @@ class Seen:
         self._seen = self._found
 
 
-def _reader(rule: Rule) -> itemgetter[Any]:
-    return itemgetter(*rule.hyper_parameters, *_STRUCTURAL_FLAGS)
+def _reader(rule: Rule, group: Mapping[str, Any]) -> itemgetter[Any]:
+    keys = [*rule.hyper_parameters, *_STRUCTURAL_FLAGS, *(["clip_agc"] if "clip_agc" in group else [])]
+    return itemgetter(*keys)
 
 
 def _chooses_as(found: object, seen: object) -> bool:
@@ -278,22 +279,29 @@ def check_scheduled(rule: Rule, values: Mapping[str, Any]) -> None:
             )
 
 
-def check_shapes(rule: Rule, group: Mapping[str, Any]) -> None:
+def check_shapes(rule: Rule, group: Mapping[str, Any], formula_of: Callable[[int], Formula]) -> None:
     """Refuse parameters that the rule cannot step.
+
+    Args:
+        rule: the rule.
+        group: a param group of it.
+        formula_of: its formula for a number of dimensions, with the optimizer's options.
 
     Raises:
         ValueError: what the rule itself raises for a number of dimensions.
-        RuntimeError: for complex parameters, where the rule takes whole tensors for matrices.
+        RuntimeError: for complex parameters, where an opaque call would take them for real ones.
     """
     params = [param for param in group["params"] if not is_lazy(param)]
-    values = {name: group[name] for name in rule.hyper_parameters}
     for ndim in {param.ndim for param in params} if rule.reads_ndim else ():
-        rule.formula(ndim=ndim, **values)
-    if any(param.is_complex() for param in params) and rule.formula(**values).opaque_calls:
-        raise RuntimeError(
-            f"{rule.title} does not support complex parameters; put them into a group of another rule, such as "
-            "descend.rules.adamw"
-        )
+        formula_of(ndim)
+    for param in params:
+        calls = formula_of(param.ndim).opaque_calls if param.is_complex() else ()
+        if calls:
+            what = "clip_agc" if calls == ("clip_units",) else rule.title
+            raise RuntimeError(
+                f"{what} does not support complex parameters; put them into a group of another rule, such as "
+                '{"params": ..., "rule": descend.rules.adamw}, and with clip_agc=None'
+            )
 
 
 def _check_together(values: Mapping[str, Any]) -> None:

@@ -106,6 +106,8 @@ _ARGUMENTS = """
         stochastic_rounding: round at random what is stored in bfloat16, so that its mean stays.
         clip_norm: scale all gradients together down to this norm, as torch.nn.utils.clip_grad_norm_ does.
         clip_value: hold each element of the gradients between -clip_value and clip_value, before clip_norm.
+        clip_agc: scale the gradient of each unit down to this share of its weights' norm; a param group with
+            `clip_agc=None` is left out.
         ema_decay: keep an average of the weights, which `with optimizer.averaged():` puts in their place.
         seed: chooses the random numbers of stochastic rounding.
         step: where the schedules start: the number of steps applied before.

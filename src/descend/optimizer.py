@@ -37,13 +37,12 @@ class Optimizer(torch.optim.Optimizer):
         params: parameters, named parameters, or dicts of them with a group's own hyper-parameters. A group may name
             another rule (`{"params": ..., "rule": adamw}`) and then takes that rule's defaults.
         rule: the update rule.
-        backend, state_dtype, stochastic_rounding, clip_norm, clip_value, ema_decay, seed: see descend.options.Options.
+        backend, state_dtype and so on up to seed: see descend.options.Options.
         step: where the schedules start: the number of steps applied before. Sets the clock alone.
         maximize: ascend instead of descend.
         foreach: True steps eagerly by torch's multi-tensor functions, which False forbids there.
         capturable: keep step counts and the rate (`group["lr"]`) in tensors on the parameter's device, and read none
-            of them in a step, so that it can be captured in a graph. Neither clock nor schedules advance in its
-            replays; write rates by `group["lr"].fill_(x)`.
+            of them in a step, for capture in a graph. Replays advance no clock and no schedule; write rates by fill_.
         differentiable: let gradients flow through the step (parameters must then not be leaves).
         fused: True demands a fused kernel and raises, saying why, where there can be none; False forbids it.
         hyper_parameters: values in place of the rules' defaults: numbers, schedules or 1-element tensors. Each applies
@@ -75,6 +74,7 @@ class Optimizer(torch.optim.Optimizer):
         stochastic_rounding: bool = False,
         clip_norm: float | None = None,
         clip_value: float | None = None,
+        clip_agc: float | None = None,
         ema_decay: float | None = None,
         seed: int = 0,
         step: int = 0,
@@ -90,7 +90,9 @@ class Optimizer(torch.optim.Optimizer):
                 "rule must be an update rule such as descend.rules.adamw or a function under @rule, not a "
                 f"{type(rule).__name__}; the order is Optimizer(params, rule)"
             )
-        self.options = Options(backend, state_dtype, stochastic_rounding, clip_norm, clip_value, ema_decay, seed)
+        self.options = Options(
+            backend, state_dtype, stochastic_rounding, clip_norm, clip_value, clip_agc, ema_decay, seed
+        )
         if not arguments.is_count(step):
             raise ValueError(f"step must be the number of steps applied before, an int from 0, not {step!r}")
         flags = dict(
@@ -155,7 +157,7 @@ class Optimizer(torch.optim.Optimizer):
         try:
             hyper.check(rule, numbers)
             super().add_param_group({**group, **numbers, **({"rule": rule.name} if rule is not self._rule else {})})
-            hyper.check_shapes(rule, self.param_groups[-1])
+            hyper.check_shapes(rule, self.param_groups[count], partial(self._formula, count))
             check_demands(self.param_groups[count:], self.options.backend, first=count)
         except BaseException as error:
             self._schedules.drop_last_group()
@@ -296,7 +298,7 @@ class Optimizer(torch.optim.Optimizer):
         values = {name: group[name] for name in rule.hyper_parameters}
         maximize = bool(group["maximize"])
         formula = rule.formula(ndim=ndim, maximize=maximize, scheduled=self._schedules[index], **values)
-        return extended(formula, names, self.options.state_dtype)
+        return extended(formula, options.taken_by(group, names), self.options.state_dtype)
 
     def load_state_dict(self, state_dict: dict[str, Any], strict: bool = True) -> loading.Mismatch:  # type: ignore[override]
         """Load a state dict of this class or of torch's class of the same name.

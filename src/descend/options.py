@@ -2,7 +2,7 @@
 
 The options are no code around a step but a rewrite of its formula, so that every backend has them:
 
-    g  becomes  clip(g / gradient_scale, -clip_value, clip_value) * clip_coefficient
+    g  becomes  clip(g / gradient_scale, -clip_value, clip_value) * clip_coefficient, and clip_units of that
     and the average of the weights is one more slot: ema(average, new p, ema_decay)
 
 with only those parts that are in force. The names stand for hyper-parameters whose values `Options.numbers` gives.
@@ -21,8 +21,9 @@ from typing import Any, Final
 import torch
 from torch import Tensor
 
-from descend.expr import Expr, clip, ema, g, leaf, rebuild
+from descend.expr import Expr, g, leaf, p, rebuild
 from descend.rule import Formula, Rule, Slot
+from descend.vocabulary import clip, clip_units, ema
 
 BACKENDS: Final = ("auto", "eager", "cpp")
 AVERAGE: Final = "weights_average"
@@ -45,6 +46,11 @@ class Options:
         clip_norm: scale the gradients of all parameters down to this Euclidean norm where theirs is larger, as
             torch.nn.utils.clip_grad_norm_ does, without writing to them.
         clip_value: hold each element of the gradients between -clip_value and clip_value, before clip_norm.
+        clip_agc: adaptive gradient clipping, after clip_norm: scale the gradient of each unit (a row of a matrix, a
+            filter, a whole vector) down to this share of the norm of the unit's weights, that taken as 1e-3 at least
+            (Brock et al. 2021, arXiv:2102.06171, equation 3; 0.01 there). A param group with `clip_agc=None` is left
+            out, as the paper does with the last layer. Rows are those of the first dimension, as torch's layers have
+            their outputs there.
         ema_decay: keep an exponential moving average of the weights with this decay per step.
         seed: chooses the random numbers of stochastic rounding.
 
@@ -58,6 +64,7 @@ class Options:
     stochastic_rounding: bool = False
     clip_norm: float | None = None
     clip_value: float | None = None
+    clip_agc: float | None = None
     ema_decay: float | None = None
     seed: int = 0
 
@@ -71,7 +78,7 @@ class Options:
             )
         if not isinstance(self.stochastic_rounding, bool):
             raise TypeError(f"stochastic_rounding takes True or False, not {self.stochastic_rounding!r}")
-        for name in ("clip_norm", "clip_value"):
+        for name in ("clip_norm", "clip_value", "clip_agc"):
             self._check_number(name)
             if getattr(self, name) is not None and not getattr(self, name) > 0:
                 raise ValueError(
@@ -142,9 +149,16 @@ class Options:
             "gradient_scale": gradient_scale,
             "clip_value": self.clip_value,
             "clip_coefficient": None if self.clip_norm is None else math.nan,
+            "clip_agc": self.clip_agc,
             "ema_decay": self.ema_decay,
         }
         return {name: value for name, value in given.items() if value is not None}
+
+
+def taken_by(group: Mapping[str, Any], names: Collection[str]) -> Collection[str]:
+    """What holds for a param group of the names that `Options.numbers` has values for."""
+    is_left_out = "clip_agc" in names and group.get("clip_agc", names) is None
+    return [name for name in names if name != "clip_agc"] if is_left_out else names
 
 
 def incoming_gradient(names: Collection[str]) -> Expr:
@@ -180,6 +194,8 @@ def _extend(formula: Formula, names: Collection[str], state_dtype: torch.dtype |
     gradient = incoming_gradient(names)
     if "clip_coefficient" in names:
         gradient = gradient * leaf("hyper", ("clip_coefficient", None))
+    if "clip_agc" in names:
+        gradient = clip_units(gradient, p, leaf("hyper", ("clip_agc", None)))
     made = formula.rewritten(lambda node, args: gradient if node is g else rebuild(node, args))
     slots = dict(made.slots)
     outputs = dict(made.outputs)
@@ -222,15 +238,15 @@ def averaged(
     params: Collection[Tensor], state: MutableMapping[Tensor, Any], key: str = AVERAGE_SLOT.key
 ) -> Iterator[None]:
     """Put the averages of parameters in their place and, at the end, back what was there, bit for bit."""
-    averages = {p: state[p][key] for p in params if p in state and key in state[p]}
+    averages = {param: state[param][key] for param in params if param in state and key in state[param]}
     with torch.no_grad():
-        weights = {p: p.clone() for p in averages}
+        weights = {param: param.clone() for param in averages}
     try:
         with torch.no_grad():
-            for p, average in averages.items():
-                p.copy_(average)
+            for param, average in averages.items():
+                param.copy_(average)
         yield
     finally:
         with torch.no_grad():
-            for p, before in weights.items():
-                p.copy_(before)
+            for param, before in weights.items():
+                param.copy_(before)

@@ -23,17 +23,8 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 from descend.expr import FormulaError
-from descend.tracing import (
-    INPUTS,
-    Formula,
-    Slot,
-    Trace,
-    active,
-    activity,
-    is_number,
-    is_structural,
-    is_tuple_of_numbers,
-)
+from descend.formula import Formula, Slot
+from descend.tracing import INPUTS, Trace, active, activity, is_number, is_structural, is_tuple_of_numbers
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -56,6 +47,7 @@ RESERVED: Final = frozenset(
         "stochastic_rounding",
         "clip_norm",
         "clip_value",
+        "clip_agc",
         "ema_decay",
         "seed",
         "step",

@@ -35,6 +35,8 @@ def obstacle(formula: Formula) -> str | None:
     if added and _decide(plain) is not None:
         return "ema_decay"
     values: dict[str, Any] = dict(formula.hyper_parameters)
+    if formula.opaque_calls and taken_as(formula.rule.formula(**values).settle(frozenset())) is not None:
+        return "clip_agc"
     if values.get("weight_decay", 0) == 0:
         return None
     without = formula.rule.formula(**{**values, "weight_decay": 0.0})

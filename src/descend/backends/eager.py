@@ -25,8 +25,8 @@ from descend.backends.operations import (
     window_operation,
 )
 from descend.expr import OPERATIONS, WINDOWS, Expr, Rank, hyper_of, slot_of, walk
+from descend.formula import CallPlace
 from descend.rule import Formula, Slot
-from descend.tracing import CallPlace
 
 EXACT_IN_FLOAT32: Final = 2**24
 """Step counts up to here are exact in float32; from here on they are kept in float64."""

@@ -12,12 +12,14 @@ from descend.backends import compiler, cpp
 from descend.backends.cpp import Storage
 from descend.backends.plan import Plan, plan
 from descend.expr import hyper_of
-from descend.tracing import Formula, is_structural
+from descend.formula import Formula
+from descend.tracing import is_structural
 
 _OPTIONS: Final = {
     "gradient_scale": "gradient scale",
     "clip_value": "clip_value",
     "clip_coefficient": "clip_norm",
+    "clip_agc": "clip_agc",
     "ema_decay": "ema_decay",
 }
 """What titles call the hyper-parameters that an optimizer's options add."""

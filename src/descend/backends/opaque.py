@@ -34,7 +34,29 @@ def orthogonalize(x: Tensor, a: float, b: float, c: float, eps: float, steps: fl
     return (matrix.T if is_tall else matrix).reshape(x.shape)
 
 
-OPAQUE: Final[dict[str, Callable[..., Tensor]]] = {"orthogonalize": orthogonalize}
+def clip_units(x: Tensor, weights: Tensor, limit: float, least: float) -> Tensor:
+    """Each unit of x, scaled down to `limit` times the norm of its weights, that being `least` at least.
+
+    A unit is what the first dimension counts. Where all dimensions but one are 1, the whole is one, as in the authors'
+    code.
+
+    Args:
+        x: such as the gradient.
+        weights: of the same shape.
+        limit: the largest ratio of norms.
+        least: what the norm of weights is taken for where it is less.
+    """
+    longest = limit * _norms_of_units(weights.to(x.dtype)).clamp(min=least)
+    return x * (longest / _norms_of_units(x).clamp(min=1e-6)).clamp(max=1.0)
+
+
+def _norms_of_units(x: Tensor) -> Tensor:
+    is_one = x.squeeze().ndim <= 1
+    norms: Tensor = torch.linalg.vector_norm(x, dim=None if is_one else tuple(range(1, x.ndim)), keepdim=True)
+    return norms
+
+
+OPAQUE: Final[dict[str, Callable[..., Tensor]]] = {"orthogonalize": orthogonalize, "clip_units": clip_units}
 """The calls, by operation: functions of tensors and of numbers. The type of what they return is their own."""
 
 HELD_AS: Final[dict[str, str]] = {"orthogonalize": "bfloat16"}

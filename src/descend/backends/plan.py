@@ -15,8 +15,8 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 
 from descend.expr import Expr, Rank, Shape, apply, leaf, rebuild, slot_of, walk
+from descend.formula import Formula, Slot
 from descend.staging import elements_below, is_opaque, is_read, is_reduction, stages, stores_by_pass
-from descend.tracing import Formula, Slot
 
 
 @dataclass(frozen=True)

@@ -9,13 +9,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final
 
+from descend.formula import Formula
 from descend.render import as_latex, as_mathml, as_text
 from descend.render.as_cpp import cpp
 from descend.render.as_python import python
 from descend.render.costs import BYTES, Cost, cost
 from descend.render.keys import key
 from descend.render.notation import equations
-from descend.tracing import Formula
 
 __all__ = ["BYTES", "Cost", "cost", "key", "latex", "mathml", "source", "text"]
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from descend.tracing import Formula
+from descend.formula import Formula
 
 _ABOUT = """\
 // The fused kernel of {name}: all float32 tensors of an optimizer in one call.

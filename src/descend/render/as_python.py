@@ -14,9 +14,10 @@ from typing import Final
 
 from descend.expr import Expr, hyper_of
 from descend.expr import p as parameter
+from descend.formula import Formula, Slot
 from descend.render.names import RESERVED, Names
 from descend.render.program import Program, as_ema, call_site, is_call_site, number
-from descend.tracing import Formula, Slot, is_number, is_tuple_of_numbers
+from descend.tracing import is_number, is_tuple_of_numbers
 
 _WIDTH: Final = 120
 

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from typing import Final
 
 from descend.expr import OPERATIONS, Expr, Rank, slot_of
+from descend.formula import Formula
 from descend.render.program import number
 from descend.staging import elements_below, is_opaque, is_reduction, stages, stores_by_pass
-from descend.tracing import Formula
 
 BYTES: Final = {"float64": 8, "float32": 4, "bfloat16": 2, "float16": 2}
 """The bytes of a value, by the name of its type."""

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from descend.expr import Expr, leaf
+from descend.formula import Formula
 from descend.render.as_text import letter
 from descend.render.notation import assigned_lines, assigned_symbols
 from descend.render.program import Program
 from descend.render.symbols import Symbol
-from descend.tracing import Formula
 
 
 def key(formula: Formula) -> dict[str, str]:

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from typing import Final, TypeAlias
 
 from descend.expr import Expr, walk
+from descend.formula import Formula
 from descend.render.program import LARGE, Program, as_ema, is_call_site, number
 from descend.render.symbols import Symbol, symbols
-from descend.tracing import Formula
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,8 @@ from typing import Final
 
 from descend.expr import Expr, constant, leaf, walk
 from descend.expr import p as parameter
-from descend.tracing import INPUTS, Formula
+from descend.formula import Formula
+from descend.tracing import INPUTS
 
 LARGE: Final = 6
 """An expression of more operations than this is large."""

@@ -1,7 +1,7 @@
 """Adam and what came of it: moving averages of the gradient and of its square."""
 
-from descend.expr import ema, maximum, sqrt, where
 from descend.rule import Slot, active, rule
+from descend.vocabulary import ema, maximum, sqrt, where
 
 __all__ = ["adam", "adamax", "adamw", "adamwpaper", "amsgrad", "nadam", "radam"]
 

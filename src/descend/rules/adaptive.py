@@ -1,7 +1,7 @@
 """Rates adapted per weight from the history of squared gradients: Adagrad and its descendants before Adam."""
 
-from descend.expr import ema, sqrt
 from descend.rule import Slot, active, rule
+from descend.vocabulary import ema, sqrt
 
 __all__ = ["adadelta", "adagrad", "rmsprop"]
 

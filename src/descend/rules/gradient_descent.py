@@ -1,7 +1,7 @@
 """Stochastic gradient descent: with momentum, with decoupled decay, with an average of the iterates."""
 
-from descend.expr import fresh, maximum, where
 from descend.rule import Slot, active, rule
+from descend.vocabulary import fresh, maximum, where
 
 __all__ = ["asgd", "sgd", "sgdw", "sgdwpaper"]
 

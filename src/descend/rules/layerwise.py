@@ -1,7 +1,7 @@
 """Rates that follow the weights: a trust ratio per parameter tensor, for large batches."""
 
-from descend.expr import ema, fresh, minimum, norm, sqrt, where
 from descend.rule import Slot, active, rule
+from descend.vocabulary import ema, fresh, minimum, norm, sqrt, where
 
 __all__ = ["lamb", "lars", "larspaper"]
 

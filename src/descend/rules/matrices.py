@@ -1,7 +1,7 @@
 """Rules for matrices, which look at a weight as a linear map."""
 
-from descend.expr import ema, maximum, orthogonalize, sqrt
 from descend.rule import Slot, rule
+from descend.vocabulary import ema, maximum, orthogonalize, sqrt
 
 __all__ = ["muon"]
 

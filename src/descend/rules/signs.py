@@ -2,8 +2,8 @@
 
 import math
 
-from descend.expr import clip, ema, sign, where
 from descend.rule import Slot, active, rule
+from descend.vocabulary import clip, ema, sign, where
 
 __all__ = ["addsign", "lion", "powersign", "rprop", "signum"]
 

@@ -1,7 +1,7 @@
 """Rules that set their rate themselves, from what they see of the whole gradient."""
 
-from descend.expr import ema, exp, global_norm, highest, log, lowest, maximum, minimum, push, sqrt, where
 from descend.rule import Slot, active, rule
+from descend.vocabulary import ema, exp, global_norm, highest, log, lowest, maximum, minimum, push, sqrt, where
 
 __all__ = ["yellowfin"]
 
