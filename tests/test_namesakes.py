@@ -42,6 +42,26 @@ def test_timm(weight_decay, trust_clip):
     torch.testing.assert_close(path(descend.LARS, **alike, **convention), theirs, rtol=1e-12, atol=1e-12)
 
 
+@pytest.mark.parametrize(("package", "name"), [("timm.utils.agc", "adaptive_clip_grad"), ("pytorch_optimizer", "agc")])
+def test_adaptive_gradient_clipping(package, name):
+    function = getattr(pytest.importorskip(package), name)
+
+    class Theirs(torch.optim.SGD):
+        def step(self):
+            params = self.param_groups[0]["params"]
+            if package == "timm.utils.agc":
+                function(params, clip_factor=0.03)
+            else:
+                for p in params:
+                    p.grad = function(p.detach(), p.grad, agc_clip_val=0.03)
+            super().step()
+
+    theirs = path(Theirs, lr=0.05, momentum=0.9)
+    ours = path(descend.SGD, lr=0.05, momentum=0.9, clip_agc=0.03)
+    torch.testing.assert_close(ours, theirs, rtol=1e-12, atol=1e-12)
+    assert (ours - path(descend.SGD, lr=0.05, momentum=0.9)).abs().max() > 0.1
+
+
 @pytest.mark.parametrize("weight_decay", [0.0, 0.1])
 def test_pytorch_optimizer(weight_decay):
     library = pytest.importorskip("pytorch_optimizer")

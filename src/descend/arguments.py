@@ -116,7 +116,10 @@ def check_group(group: Any) -> None:
     _check_bools({name: group[name] for name in FLAGS if name in group})
     for name in OPTIONS:
         if name in group and (name != "clip_agc" or group[name] is not None):
-            raise TypeError(f"{name} is an option of the whole optimizer, not of a param group; give it to the class")
+            leave = "; clip_agc=None leaves a group out" if name == "clip_agc" else ""
+            raise TypeError(
+                f"{name} is an option of the whole optimizer, not of a param group; give it to the class{leave}"
+            )
 
 
 def with_remedy(error: Exception) -> Exception:

@@ -136,7 +136,9 @@ def _refusal(optimizer: Optimizer) -> str | None:
         for param in groups[index]["params"][:1]:
             calls = optimizer._formula(index, param.ndim).opaque_calls
             if calls:
-                return f"rule {rule.name!r} calls {calls[0]}, which is not traced; compile without fullgraph=True"
+                is_clipped = options.clip_agc is not None and calls == ("clip_units",)
+                what = "clip_agc" if is_clipped else f"rule {rule.name!r} calls {calls[0]}, which"
+                return f"{what} is not traced; compile without fullgraph=True"
         for slot in rule.slots.values():
             if slot.is_shared:
                 return (
