@@ -121,6 +121,11 @@ def test_a_group_is_left_out_and_let_in_again(backend):
         for p, start, gradient in zip(params, before, taken, strict=True):
             torch.testing.assert_close(p, start - 0.1 * gradient, rtol=1e-12, atol=1e-12)
     assert "not read" not in optimizer.explain()
+    del optimizer.param_groups[1]["clip_agc"]
+    gradients(params, 3)
+    expected = params[1].detach() - 0.1 * clipped(params[1].grad, params[1].detach())
+    optimizer.step()
+    torch.testing.assert_close(params[1].detach(), expected, rtol=1e-12, atol=1e-12)
 
 
 def test_a_run_is_resumed_to_the_same_bits():
@@ -138,6 +143,21 @@ def test_a_run_is_resumed_to_the_same_bits():
     resumed.load_state_dict(saved)
     run(half, resumed, range(2, 5))
     assert all(map(torch.equal, whole, half))
+
+
+@pytest.mark.parametrize("saved", [{}, {"clip_agc": None}])
+@pytest.mark.parametrize("own", [{}, {"clip_agc": None}])
+def test_what_is_left_out_is_as_the_constructor_has_it(own, saved):
+    def made_of(entry):
+        params = made([(4, 6)])
+        return params, descend.SGD([{"params": params, **entry}], lr=0.1, clip_agc=LIMIT)
+
+    params, optimizer = made_of(own)
+    optimizer.load_state_dict(made_of(saved)[1].state_dict())
+    gradients(params, 0)
+    expected = params[0].detach() - 0.1 * (params[0].grad if own else clipped(params[0].grad, params[0].detach()))
+    optimizer.step()
+    torch.testing.assert_close(params[0].detach(), expected, rtol=1e-12, atol=1e-12)
 
 
 def test_without_a_limit_that_holds_nothing_changes():

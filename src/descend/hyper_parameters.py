@@ -174,7 +174,9 @@ class Seen:
         self._found: list[tuple[object, ...]] = []
         self._mutable: set[int] = set()  # groups with values that can change in place
         self._rules: list[Rule] = []
-        self._readers: list[itemgetter[Any]] = []  # of each group's values, by its rule
+        self._readers: list[
+            Callable[[Mapping[str, Any]], tuple[object, ...]]
+        ] = []  # of each group's values, by its rule
 
     def changed(self, rules: Sequence[Rule], groups: Sequence[Mapping[str, Any]]) -> set[int]:
         """The indices of groups whose hyper-parameters or flags may be others than those accepted last."""
@@ -201,9 +203,9 @@ class Seen:
         self._seen = self._found
 
 
-def _reader(rule: Rule, group: Mapping[str, Any]) -> itemgetter[Any]:
-    keys = [*rule.hyper_parameters, *_STRUCTURAL_FLAGS, *(["clip_agc"] if "clip_agc" in group else [])]
-    return itemgetter(*keys)
+def _reader(rule: Rule, group: Mapping[str, Any]) -> Callable[[Mapping[str, Any]], tuple[object, ...]]:
+    read = itemgetter(*rule.hyper_parameters, *_STRUCTURAL_FLAGS)
+    return (lambda group: (*read(group), group.get("clip_agc", True))) if "clip_agc" in group else read
 
 
 def _chooses_as(found: object, seen: object) -> bool:

@@ -113,9 +113,11 @@ def load(
     _check_rules(matching.groups, rules, usual)
     _settle_numbers(matching.groups, rules, strict)
     steps = clock(saved_groups, state)
-    for group in loaded.groups:
+    for own, group in zip(groups, loaded.groups, strict=True):
         if steps is not None:
             group["applied_steps"] = steps
+        group.pop("clip_agc", None)  # an option, as the constructor has it
+        group.update({key: value for key, value in own.items() if key == "clip_agc"})
     return loaded
 
 
