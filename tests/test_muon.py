@@ -214,6 +214,12 @@ def twice_called(p, g, buf=Slot("buf"), *, lr=0.1, momentum=0.5):
 
 
 @needs_kernels
+def test_it_is_explained():
+    _, optimizer = trained(lambda params: descend.Muon(params), torch.float32, 1)
+    assert "20 bytes moved per parameter and step, beside orthogonalize by torch (5 tensors" in optimizer.explain()
+
+
+@needs_kernels
 def test_calls_stand_between_reductions():
     def run(backend):
         rule = descend.rule(twice_called)

@@ -150,7 +150,8 @@ class _Group:
             measured = types["g"].itemsize if self._measures else 0  # a pass of its own
             moved = plan(formula).traffic({name: dtype.itemsize for name, dtype in types.items()})
             self.traffic[key] = moved + measured
-        return f"{_words(types)}, {self.traffic[key]} bytes moved per parameter and step"
+        calls = f", beside {' and '.join(formula.opaque_calls)} by torch" if formula.opaque_calls else ""
+        return f"{_words(types)}, {self.traffic[key]} bytes moved per parameter and step{calls}"
 
 
 def _types(formula: Formula, param: Tensor, entries: Mapping[str, Any]) -> dict[str, torch.dtype]:
