@@ -155,6 +155,18 @@ def test_the_formula_is_written_and_reads_back():
     assert "orthogonalize" in descend.rules.muon.latex()
 
 
+@pytest.mark.parametrize("backend", [pytest.param("cpp", marks=needs_kernels), "eager"])
+@pytest.mark.parametrize("shape", [(), (1,), (5,), (0, 3), (3, 0), (0,), (2, 0, 4)])
+def test_a_call_takes_any_shape(shape, backend):
+    def flattened(p, g, *, lr=0.1):
+        return dict(p=p - lr * orthogonalize(g, 1.5, -0.5, 0.0, 1e-7, 20))
+
+    p = torch.ones(shape, requires_grad=True)
+    p.grad = torch.full(shape, 3.0)
+    descend.Optimizer([p], descend.rule(flattened), backend=backend).step()
+    torch.testing.assert_close(p.detach(), torch.full(shape, 1 - 0.1 / max(p.numel(), 1) ** 0.5), rtol=0, atol=2e-3)
+
+
 def test_the_call_is_written_of_tensors_and_numbers():
     def wrong(p, g, *, lr=0.1):
         return dict(p=p - lr * descend.orthogonalize(lr, 1, 1, 1, 1, 1))

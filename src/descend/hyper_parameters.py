@@ -163,6 +163,7 @@ def check(rule: Rule, values: Mapping[str, Any]) -> None:
     _check_together(values)
 
 
+_Reader = Callable[[Mapping[str, Any]], tuple[object, ...]]
 _STRUCTURAL_FLAGS: Final = ("maximize", "foreach", "differentiable", "fused")
 
 
@@ -174,9 +175,7 @@ class Seen:
         self._found: list[tuple[object, ...]] = []
         self._mutable: set[int] = set()  # groups with values that can change in place
         self._rules: list[Rule] = []
-        self._readers: list[
-            Callable[[Mapping[str, Any]], tuple[object, ...]]
-        ] = []  # of each group's values, by its rule
+        self._readers: list[_Reader] = []  # of each group's values
 
     def changed(self, rules: Sequence[Rule], groups: Sequence[Mapping[str, Any]]) -> set[int]:
         """The indices of groups whose hyper-parameters or flags may be others than those accepted last."""
@@ -203,7 +202,7 @@ class Seen:
         self._seen = self._found
 
 
-def _reader(rule: Rule, group: Mapping[str, Any]) -> Callable[[Mapping[str, Any]], tuple[object, ...]]:
+def _reader(rule: Rule, group: Mapping[str, Any]) -> _Reader:
     read = itemgetter(*rule.hyper_parameters, *_STRUCTURAL_FLAGS)
     return (lambda group: (*read(group), group.get("clip_agc", True))) if "clip_agc" in group else read
 

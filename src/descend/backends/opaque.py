@@ -12,17 +12,18 @@ from torch import Tensor
 def orthogonalize(x: Tensor, a: float, b: float, c: float, eps: float, steps: float) -> Tensor:
     """The nearest semi-orthogonal matrix, roughly, by Newton-Schulz iterations of degree five in bfloat16.
 
-    Every step takes X to a X + (b (X X') + c (X X')^2) X: singular values go to about 1. A tensor of more than two
-    dimensions is a matrix of its first dimension by the rest. In the order of operations of torch.optim.Muon, and in
+    Every step takes X to a X + (b (X X') + c (X X')^2) X: singular values go to about 1. Any tensor is taken
+    for a matrix of its first dimension by the rest. In the order of operations of torch.optim.Muon, and in
     bfloat16 as there.
 
     Args:
         x: the tensor.
         a, b, c: of the quintic.
         eps: what the norm is at least, by which x is divided first.
-        steps: the number of iterations.
+        steps: the number of iterations, of which a fraction is cut off.
     """
-    matrix = x.reshape(len(x), -1).bfloat16()
+    rows = x.shape[0] if x.ndim else 1
+    matrix = x.reshape(rows, x.numel() // max(rows, 1)).bfloat16()
     is_tall = matrix.shape[0] > matrix.shape[1]
     if is_tall:
         matrix = matrix.T
