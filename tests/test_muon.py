@@ -117,12 +117,28 @@ def test_what_is_no_matrix_is_refused_when_the_optimizer_is_built(shape):
     with pytest.raises(ValueError, match=message):
         optimizer.add_param_group({"params": [torch.zeros(shape, requires_grad=True)]})
     assert len(optimizer.param_groups) == 1
+    with pytest.raises(ValueError, match=r"this is parameter 1\.bias"):
+        descend.Muon(nn.Sequential(nn.Linear(2, 3, bias=False), nn.Linear(3, 2)).named_parameters())
+
+
+def test_states_convert_both_ways():
+    _, ours = trained(lambda params: descend.Muon(params), steps=3)
+    _, theirs = trained(lambda params: torch.optim.Muon(params), steps=3)
+    there = descend.checkpoint.convert(ours.state_dict(), source="descend.Muon", to="torch.optim.Muon")
+    assert there["param_groups"][0].keys() == theirs.state_dict()["param_groups"][0].keys()
+    back = descend.checkpoint.convert(theirs.state_dict(), source="torch.optim.Muon", to="descend.Muon")
+    for state in (there, back):
+        for place, entry in theirs.state_dict()["state"].items():
+            torch.testing.assert_close(state["state"][place]["momentum_buffer"], entry["momentum_buffer"])
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"adjust_lr_fn": "none"}, "Adjust learning rate function none is not supported"),
+        (
+            {"adjust_lr_fn": "none"},
+            'Adjust learning rate function none is not supported; adjust_lr_fn takes "original"',
+        ),
         ({"ns_steps": 100}, "Number of steps must be less than 100"),
         ({"lr": -1.0}, "(?i)learning rate"),
         ({"momentum": -0.1}, "momentum"),

@@ -33,6 +33,7 @@ REMEDIES: Final = {
     "optimizer parameters need to be organized": "sets have no order to save state by",
     "lr as a Tensor is not supported": "set capturable=True, or leave foreach unset",
     "betas[": "set capturable=True, or leave foreach unset",
+    "Adjust learning rate function": 'adjust_lr_fn takes "original", "match_rms_adamw" or None',
     "betas must be either both": "give two numbers or two tensors",
 }
 

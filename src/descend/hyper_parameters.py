@@ -292,12 +292,16 @@ def check_shapes(rule: Rule, group: Mapping[str, Any], formula_of: Callable[[int
         ValueError: what the rule itself raises for a number of dimensions.
         RuntimeError: for complex parameters, where an opaque call would take them for real ones.
     """
-    params = [param for param in group["params"] if not is_lazy(param)]
-    for ndim in {param.ndim for param in params} if rule.reads_ndim else ():
-        formula_of(ndim)
-    for param in params:
-        calls = formula_of(param.ndim).opaque_calls if param.is_complex() else ()
-        if calls:
+    for place, param in enumerate(group["params"]):
+        if is_lazy(param) or not (rule.reads_ndim or param.is_complex()):
+            continue
+        try:
+            calls = formula_of(param.ndim).opaque_calls
+        except ValueError as error:
+            raise ValueError(
+                f"{error}; this is parameter {group.get('param_names', range(place + 1))[place]}"
+            ) from None
+        if calls and param.is_complex():
             what = "clip_agc" if calls == ("clip_units",) else rule.title
             raise RuntimeError(
                 f"{what} does not support complex parameters; put them into a group of another rule, such as "

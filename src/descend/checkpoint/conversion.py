@@ -232,7 +232,7 @@ def _torch_group(group: Mapping[str, Any], rule: Rule, where: str) -> dict[str, 
         ValueError: if the group has a hyper-parameter in force that torch's class lacks.
     """
     torch_class: Any = optim.twin(rule.title)
-    defaults = torch_class([torch.zeros(1)]).defaults
+    defaults = torch_class([torch.zeros(1, 1)]).defaults
     only_ours = {name: off for name, off in {**rule.hyper_parameters, **FLAGS}.items() if name not in defaults}
     for name, off in only_ours.items():
         if name in rule.hyper_parameters and group[name] != off:
