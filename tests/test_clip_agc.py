@@ -232,11 +232,3 @@ def test_rules_of_ones_own_can_clip_too():
             torch.testing.assert_close(p.detach(), q, rtol=1e-10, atol=1e-12)
     with pytest.raises(FormulaError, match="the second argument of clip_units is p or a slot"):
         rule(wrong)
-
-
-def test_no_graph_holds_it_whole():
-    p = torch.zeros(2, 3, requires_grad=True)
-    p.grad = torch.ones(2, 3)
-    optimizer = descend.AdamW([p], clip_agc=0.01)
-    with pytest.raises(Exception, match="clip_agc is not traced; compile without fullgraph=True"):
-        torch.compile(optimizer.step, fullgraph=True, backend="eager")()
