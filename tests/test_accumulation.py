@@ -66,7 +66,7 @@ class Pointer(nn.Module):
         self.p = nn.Parameter(torch.zeros(count).double())
 
 
-@pytest.mark.parametrize(("examples", "largest"), [(64, 8), (50, 7)])
+@pytest.mark.parametrize(("examples", "largest"), [(64, 8), pytest.param(50, 7, marks=pytest.mark.long)])
 def test_the_noise_scale_of_known_data(examples, largest):
     """Gradients of mean m and deviation d in each of k coordinates: tr(S) / |G|^2 = k d^2 / |m|^2."""
     generator = torch.Generator().manual_seed(0)

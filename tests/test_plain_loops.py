@@ -87,7 +87,17 @@ class InDouble:
         return {"loss": 0.0, self._task.metric: 0.0}  # an evaluation in float32 data would not fit the model
 
 
-@pytest.mark.parametrize("name", ["AdamW", pytest.param("SGD", marks=pytest.mark.long)])
+SLOW = ("char-lm", "cifar10")  # ten seconds and more
+
+
+def runs():
+    for one in TASKS:
+        for name in OPTIMIZERS:
+            is_quick = name == "AdamW" and one[0] not in SLOW
+            yield pytest.param(one, name, marks=[] if is_quick else [pytest.mark.long], id="-".join([one[0], name]))
+
+
+@pytest.mark.parametrize(("task", "name"), list(runs()), indirect=["task"])
 def test_losses_in_float64_are_those_of_a_plain_loop_with_torchs_optimizer(task, name):
     ours, theirs, options, peak = OPTIMIZERS[name]
     expected = plain_losses(task, theirs, options, peak)

@@ -125,6 +125,7 @@ def test_a_trial_of_a_script_equals_its_loop_by_hand():
     assert shown == pytest.approx([losses[3], losses[7], losses[11]], rel=1e-5)
 
 
+@pytest.mark.long
 def test_several_processes_give_the_numbers_of_one():
     one, two = small(), small(workers=2, out="two")
     assert without_times(two.results["trials"]) == without_times(one.results["trials"])

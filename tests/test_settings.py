@@ -34,6 +34,7 @@ def test_a_comparison_has_its_settings_and_its_command_repeats_them():
     assert losses[0] != losses[1]
 
 
+@pytest.mark.long
 def test_processes_of_their_own_have_the_settings_too():
     runs = [small(str(n), {"variable_length": True}, seeds=2, workers=n).results["trials"] for n in (1, 2)]
     assert len({str([trial["validation_loss"] for trial in trials]) for trials in runs}) == 1

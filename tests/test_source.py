@@ -32,7 +32,7 @@ def test_source_of_every_variant_reads_back_to_the_identical_formula(name):
         assert rule.title == catalog()[name].title
 
 
-@settings(max_examples=200)
+@settings(max_examples=100)
 @given(programs())
 def test_source_of_any_formula_reads_back_to_the_identical_formula(program):
     formula = made_of(program)

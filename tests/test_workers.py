@@ -71,6 +71,7 @@ def test_processes_are_spawned_so_that_kernels_run_in_them():
     small(workers=2)
 
 
+@pytest.mark.long
 def test_no_guard_is_needed_in_a_program_that_compares(tmp_path):
     Path("program.py").write_text(
         "import descend\n"
@@ -111,7 +112,13 @@ def started():
     return process
 
 
-@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize(
+    "how",
+    [
+        signal.SIGTERM,
+        *(pytest.param(how, marks=pytest.mark.long) for how in (signal.SIGKILL, signal.SIGINT)),
+    ],
+)
 def test_no_process_outlives_the_comparison(how):
     process = started()
     workers_ = children(process.pid)
@@ -128,6 +135,7 @@ def test_no_process_outlives_the_comparison(how):
         assert "Traceback" not in errors
 
 
+@pytest.mark.long
 def test_ctrl_c_in_the_terminal_reaches_every_process_and_only_one_answers():
     Path("blobs.py").write_text(SLOW)
     command = str(Path(sys.executable).parent / "descend")

@@ -138,7 +138,7 @@ def test_a_long_jump_is_held_to_a_hundred(backend):
     assert p.detach().norm() == pytest.approx(100, rel=1e-6)
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("backend", [pytest.param("eager", marks=pytest.mark.long), *BACKENDS[1:]])
 def test_it_finds_the_minimum_of_a_noisy_quadratic_untuned(backend):
     generator = torch.Generator().manual_seed(0)
     curvature = torch.logspace(-2, 0, 50, dtype=torch.float64)
