@@ -28,12 +28,17 @@ def test_every_rate_follows_it_and_curves_have_points_where_cycles_end():
     )
 
 
-def test_a_schedule_changes_the_numbers_and_two_processes_give_those_of_one():
-    usual = small("usual").results["trials"]
-    one = small("one", schedule=warm_restarts(4)).results["trials"]
-    two = small("two", schedule=warm_restarts(4), workers=2).results["trials"]
-    losses = [[trial["validation_loss"] for trial in trials] for trials in (usual, one, two)]
-    assert losses[1] == losses[2] != losses[0]
+def losses_of(name, **arguments):
+    return [trial["validation_loss"] for trial in small(name, **arguments).results["trials"]]
+
+
+def test_a_schedule_changes_the_numbers():
+    assert losses_of("usual") != losses_of("one", schedule=warm_restarts(4))
+
+
+@pytest.mark.long
+def test_two_processes_follow_it_as_one_does():
+    assert losses_of("one", schedule=warm_restarts(4)) == losses_of("two", schedule=warm_restarts(4), workers=2)
 
 
 def test_the_same_shape_written_otherwise_goes_on_and_another_does_not():

@@ -70,6 +70,7 @@ def test_a_script_without_a_target_has_a_table():
     assert not any("steps to" in str(column.header) for column in table(found, 110).columns)
 
 
+@pytest.mark.long
 def test_a_script_may_use_processes_and_write_bytes():
     loader = "torch.utils.data.DataLoader(torch.arange(48), 8, shuffle=True, num_workers=1)"
     text = SCRIPT.replace(

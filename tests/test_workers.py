@@ -38,6 +38,7 @@ def test_an_error_in_a_process_keeps_its_type_and_names_the_trial():
     assert "in tuning trial of" in " ".join(caught.value.__notes__)
 
 
+@pytest.mark.long
 def test_a_process_that_dies_is_said_and_nothing_is_lost():
     dying = SMALL_TASK.replace(
         "    def network(self):",
@@ -61,6 +62,7 @@ def test_each_process_runs_on_one_thread():
     small(workers=2)
 
 
+@pytest.mark.long
 def test_processes_are_spawned_so_that_kernels_run_in_them():
     # a forked process steps eagerly; the first step would otherwise say so
     asking = SMALL_TASK.replace(
