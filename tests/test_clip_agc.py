@@ -121,6 +121,7 @@ def test_a_group_is_left_out_and_let_in_again(backend):
         for p, start, gradient in zip(params, before, taken, strict=True):
             torch.testing.assert_close(p, start - 0.1 * gradient, rtol=1e-12, atol=1e-12)
     assert "not read" not in optimizer.explain()
+    assert optimizer.explain().count("clip_agc=None") == 1
     del optimizer.param_groups[1]["clip_agc"]
     gradients(params, 3)
     expected = params[1].detach() - 0.1 * clipped(params[1].grad, params[1].detach())

@@ -266,3 +266,12 @@ def test_a_slot_that_a_call_follows_is_stored_before_it():
     assert planned.traffic({"p": 4, "g": 4, "buf": 4}) == 20  # g, buf and back, p and back
     cost = descend.rules.muon.cost()
     assert cost.bytes_read + cost.bytes_written == 20
+
+
+def test_its_scales_are_shown():
+    from descend import commands
+    from descend.experiments.errors import UsageError
+
+    assert "0.2" in commands.show("muon", adjust_lr_fn="match_rms_adamw")
+    with pytest.raises(UsageError, match='adjust_lr_fn takes "original", "match_rms_adamw" or None'):
+        commands.show("muon", adjust_lr_fn="x")

@@ -68,9 +68,10 @@ def _check(rule: Rule, hyper_parameters: Mapping[str, object]) -> None:
         values = rule.merged(hyper_parameters)
         for name, value in hyper_parameters.items():
             default = rule.hyper_parameters[name]
-            if _kind(value) != _kind(default):
+            if default is not None and _kind(value) != _kind(default):  # None is one of several words
                 raise UsageError(f"{name} is {_kind(default)} such as {_literal(default)}, not {_literal(value)}")
         check(rule, values)
+        rule.formula(**hyper_parameters)
     except (TypeError, ValueError) as error:
         raise UsageError(str(error)) from None
 

@@ -91,7 +91,8 @@ class _Group:
         values = (f"{name}={self.group[name]!r}" for name in self.rule.hyper_parameters)
         follows = (f" by {schedules[name]}" if name in schedules else "" for name in self.rule.hyper_parameters)
         flags = [f"{name}=True" for name in ("maximize", "capturable", "differentiable", "fused") if self.group[name]]
-        return ", ".join([*map("".join, zip(values, follows, strict=True)), *flags])
+        left_out = ["clip_agc=None"] if self.group.get("clip_agc", 0) is None else []
+        return ", ".join([*map("".join, zip(values, follows, strict=True)), *flags, *left_out])
 
     def _size(self, places: Collection[int]) -> str:
         elements = sum(self.params[place].numel() for place in places)

@@ -171,11 +171,13 @@ def matrices(model: nn.Module, rest: Rule | Group = adamw, *, groups: Iterable[G
 
     Matrices are parameters of 2 and more dimensions (a filter is one of its first dimension by the rest) but for
     biases, norms and embeddings, tied ones too. The author of Muon leaves the output layer to AdamW as well (Jordan
-    2024); which one that is only you know: `groups=by_pattern(model, {"head.*": descend.rules.adamw})` takes it out.
+    2024); which one that is only you know: `groups=by_pattern(model, {"head.*": {"rule": descend.rules.adamw, "lr":
+    1e-3}})` takes it out. Give the rest a rate, and what else shall differ: what is given to the class holds for all.
 
     Args:
         model: a module, wrapped or not.
-        rest: the rule of the rest, or options with a `rule`. What they leave open is the optimizer's.
+        rest: the rule of the rest, or options with a `rule`. A hyper-parameter that they leave open is what the
+            optimizer's constructor is given for all groups (a rate of 0.02, say), else the rule's default.
         groups: what to split, where groups that have a rule stay as they are; None for all of the model's parameters.
 
     Raises:

@@ -302,10 +302,11 @@ def check_shapes(rule: Rule, group: Mapping[str, Any], formula_of: Callable[[int
                 f"{error}; this is parameter {group.get('param_names', range(place + 1))[place]}"
             ) from None
         if calls and param.is_complex():
-            what = "clip_agc" if calls == ("clip_units",) else rule.title
+            if calls == ("clip_units",):
+                raise RuntimeError("clip_agc does not support complex parameters; give their group clip_agc=None")
             raise RuntimeError(
-                f"{what} does not support complex parameters; put them into a group of another rule, such as "
-                '{"params": ..., "rule": descend.rules.adamw}, and with clip_agc=None'
+                f"{rule.title} does not support complex parameters; put them into a group of another rule: "
+                '{"params": ..., "rule": descend.rules.adamw}'
             )
 
 

@@ -19,7 +19,7 @@ from descend.options import AVERAGE_SLOT
 from descend.rule import Rule
 
 _CLOCK: Final = "applied_steps"
-_ONLY_OURS: Final = frozenset({_CLOCK, "state_format"})  # group keys that no class of torch's has
+_ONLY_OURS: Final = frozenset({_CLOCK, "state_format", "clip_agc"})  # group keys that no class of torch's has
 
 
 def convert(
