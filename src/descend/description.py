@@ -59,7 +59,7 @@ def _source(rule: Rule, language: str, hyper_parameters: Mapping[str, Any]) -> s
         raise UsageError(str(error)) from None
 
 
-def _check(rule: Rule, hyper_parameters: Mapping[str, object]) -> None:
+def _check(rule: Rule, hyper_parameters: Mapping[str, Any]) -> None:
     """Refuse names that the rule does not have, values of another kind than the defaults, and impossible ones."""
     from descend.experiments.errors import UsageError
     from descend.hyper_parameters import check  # needs torch, as above
