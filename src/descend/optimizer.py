@@ -279,7 +279,7 @@ class Optimizer(torch.optim.Optimizer):
             fused, buckets = stepping.prepare(work, self._fused, changed, restructured)
             if self.options.clip_norm is not None:
                 stepping.clip_norm(work, fused, buckets, self.options.clip_norm)
-            results = stepping.compute_first(work, buckets)
+            results = stepping.compute_first(work, fused, buckets)
             upcoming = self._schedules.upcoming(driven, self.applied_steps + 1)
             with HeldBack():
                 stepping.write(work, fused, buckets, results)

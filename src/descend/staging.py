@@ -49,7 +49,7 @@ def elements_below(roots: Iterable[Expr]) -> list[Expr]:
 
 def stores_by_pass(stored: Mapping[str, Expr], reduced: Iterable[Expr], stage: Mapping[Expr, int]) -> list[list[str]]:
     """The names that each pass stores: an earlier one than the last where that reads less, and where no later one reads
-    what stood there before.
+    what stood there before; none before an opaque call, which may raise, so that nothing has changed then.
 
     Args:
         stored: what is stored, by the name of its stream.
@@ -57,15 +57,16 @@ def stores_by_pass(stored: Mapping[str, Expr], reduced: Iterable[Expr], stage: M
         stage: of every node, from `stages`.
     """
     reduced = list(reduced)
-    calls = [node for node in stage if is_opaque(node)]
     last = max((stage[root] for root in (*reduced, *stored.values())), default=0)
+    behind_calls = max((stage[node] for node in stage if is_opaque(node)), default=0)
     place = dict.fromkeys(stored, last)
     for name, root in stored.items():
+        if stage[root] < behind_calls:
+            continue
         early = [x for x in reduced if stage[x] == stage[root]]
         later = [x for x in reduced if stage[x] > stage[root]]
         later += [x for other, x in stored.items() if other != name and place[other] > stage[root]]
-        read = elements_below(later) + [a for call in calls if stage[call] > stage[root] for a in call.args[1:]]
-        is_free = not any(_reads(node, name) for node in read)
+        is_free = not any(_reads(node, name) for node in elements_below(later))
         if is_free and len(_leaves([root]) - _leaves(early)) < len(_leaves([root]) - _leaves(later)):
             place[name] = stage[root]
     return [[name for name in stored if place[name] == number] for number in range(last + 1)]

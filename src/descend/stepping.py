@@ -90,8 +90,11 @@ def clip_norm(work: Work, fused: FusedStep, buckets: Buckets, limit: float) -> N
     work.step.numbers["clip_coefficient"] = clip_coefficient(limit, parts, reads=reads)
 
 
-def compute_first(work: Work, buckets: Buckets) -> dict[Rule, list[dict[str, Value]]]:
-    """The new values of what must be computed whole before anything is written, by rule."""
+def compute_first(work: Work, fused: FusedStep, buckets: Buckets) -> dict[Rule, list[dict[str, Value]]]:
+    """Compute what must be known, or may raise, before anything is written; returns new values of eager buckets."""
+    numbers = fused.numbers(work.groups, work.step)
+    for table in fused.tables:
+        table.prepare(numbers, states.read_shared(table.rule, work.groups_of(table.rule)[0]))
     results = {}
     for rule, together in buckets.items():
         if any(bucket.is_computed_first for bucket in together):
@@ -102,11 +105,9 @@ def compute_first(work: Work, buckets: Buckets) -> dict[Rule, list[dict[str, Val
 
 def write(work: Work, fused: FusedStep, buckets: Buckets, results: dict[Rule, list[dict[str, Value]]]) -> None:
     """Take the step."""
-    numbers = fused.numbers(work.groups, work.step)
     fused.attach(work.state)
     for table in fused.tables:
-        rule, groups = table.rule, work.groups_of(table.rule)
-        states.write_shared(rule, groups, table.step(numbers, states.read_shared(rule, groups[0])))
+        states.write_shared(table.rule, work.groups_of(table.rule), table.step())
     for rule, together in buckets.items():
         if rule in results:
             _write_computed(work, rule, together, results[rule])

@@ -16,7 +16,7 @@ struct Row : Tensor {
     bfloat16* orthogonalize1;
 };
 
-static __attribute__((noinline)) void pass0(int64_t count, const float* __restrict g_, float* __restrict buf_, bfloat16* __restrict orthogonalize1_, const double* bucket) {
+static __attribute__((noinline)) void pass0(int64_t count, const float* __restrict g_, const float* __restrict buf_, bfloat16* __restrict orthogonalize1_, const double* bucket) {
     const real momentum = bucket[1];
     const real s2 = bucket[2];  // 1 - momentum
     for (int64_t tile = 0; tile < count; tile += TILE) {
@@ -27,7 +27,6 @@ static __attribute__((noinline)) void pass0(int64_t count, const float* __restri
             const real x1 = s2 * g;
             const real buf_new = momentum * buf + x1;
             const real m = momentum * buf_new + x1;
-            store(buf_new, buf_[i]);
             store(m, orthogonalize1_[i]);
         }
     }
@@ -43,34 +42,44 @@ static void chunk0(const Call<Row>& call, const Row& row, int64_t index, int64_t
         copy(g, row.g + start + whole, rest);
         copy(buf, row.buf + start + whole, rest);
         pass0(TILE, g, buf, orthogonalize1, call.bucket + row.bucket * 8);
-        copy(row.buf + start + whole, buf, rest);
         copy(row.orthogonalize1 + start + whole, orthogonalize1, rest);
     }
 }
 
-static __attribute__((noinline)) void pass1(int64_t count, float* __restrict p_, const bfloat16* __restrict orthogonalize1_, const double* bucket, const double* tensor) {
+static __attribute__((noinline)) void pass1(int64_t count, float* __restrict p_, const float* __restrict g_, float* __restrict buf_, const bfloat16* __restrict orthogonalize1_, const double* bucket, const double* tensor) {
     const real s1 = bucket[0];  // 1 - lr * weight_decay
+    const real momentum = bucket[1];
+    const real s2 = bucket[2];  // 1 - momentum
     const real s3 = tensor[0];  // lr * square_root(maximum(1, rows / (numel / rows)))
     for (int64_t tile = 0; tile < count; tile += TILE) {
         for (int64_t j = 0; j < TILE; j++) {
             const int64_t i = tile + j;
             const real p = load(p_[i]);
+            const real buf = load(buf_[i]);
+            const real g = load(g_[i]);
             const real orthogonalize1 = load(orthogonalize1_[i]);
+            const real buf_new = momentum * buf + s2 * g;
             store(p * s1 - s3 * orthogonalize1, p_[i]);
+            store(buf_new, buf_[i]);
         }
     }
 }
 
 static void chunk1(const Call<Row>& call, const Row& row, int64_t index, int64_t start, int64_t length, int64_t chunk) {
     const int64_t whole = length / TILE * TILE, rest = length - whole;
-    if (whole) pass1(whole, row.p + start, row.orthogonalize1 + start, call.bucket + row.bucket * 8, call.tensor + index * 1);
+    if (whole) pass1(whole, row.p + start, row.g + start, row.buf + start, row.orthogonalize1 + start, call.bucket + row.bucket * 8, call.tensor + index * 1);
     if (rest) {
         float p[TILE] = {};
+        float g[TILE] = {};
+        float buf[TILE] = {};
         bfloat16 orthogonalize1[TILE] = {};
         copy(p, row.p + start + whole, rest);
+        copy(g, row.g + start + whole, rest);
+        copy(buf, row.buf + start + whole, rest);
         copy(orthogonalize1, row.orthogonalize1 + start + whole, rest);
-        pass1(TILE, p, orthogonalize1, call.bucket + row.bucket * 8, call.tensor + index * 1);
+        pass1(TILE, p, g, buf, orthogonalize1, call.bucket + row.bucket * 8, call.tensor + index * 1);
         copy(row.p + start + whole, p, rest);
+        copy(row.buf + start + whole, buf, rest);
     }
 }
 

@@ -139,16 +139,27 @@ class Launch:
 
     def __call__(self, numbers: Numbers) -> dict[str, Any]:
         """Run the kernel, and return the new values of slots of one number per parameter or per optimizer."""
+        self.prepare(numbers)
+        return self.finish()
+
+    def prepare(self, numbers: Numbers) -> None:
+        """Compute scalars and whatever torch is asked for: all phases but the last, before anything is changed."""
         self._compute_scalars(numbers)
         call = self._call
         call.seed, call.step = numbers.seed, numbers.clock
         team = openmp.team(numbers.threads if self.work >= _WORTH_THREADS else 1)
         call.parallel, call.number, call.size, call.threads = team
-        plan = self.kernel.plan
-        for call.phase, calls in enumerate(plan.phases):
+        for phase, calls in enumerate(self.kernel.plan.phases[:-1]):
+            call.phase = phase
             self.kernel.function(self._reference)
             for node in calls:
                 self._ask_torch(node)
+
+    def finish(self) -> dict[str, Any]:
+        """Run the last phase, which stores, and return what `__call__` does."""
+        plan = self.kernel.plan
+        self._call.phase = len(plan.phases) - 1
+        self.kernel.function(self._reference)
         results = {name: self._per_tensor(root) for name, root in plan.host_results.items()}
         results.update({name: self._kept(root) for name, root in plan.kernel_results.items()})
         return results

@@ -214,23 +214,29 @@ class Table:
         norms = torch.from_numpy(self._norms.values[:, 0].copy())
         return dict(zip(self.fields[:, 2].tolist(), norms.square().unbind(), strict=True))
 
-    def step(self, numbers: Numbers, shared: Mapping[str, Any]) -> dict[str, Any]:
-        """Take one step with everything that has a gradient.
+    def prepare(self, numbers: Numbers, shared: Mapping[str, Any]) -> None:
+        """Compute what a step needs and what may raise; nothing of the optimizer's changes.
 
         Args:
             numbers: what the host's scalars are computed from.
             shared: the values of the slots that exist once per optimizer.
-
-        Returns:
-            Their new values.
         """
         self._shared = shared
-        new = self._step_active(numbers) if len(self.active) else {}
+        if len(self.active):
+            self._step.prepare(numbers)
+
+    def step(self) -> dict[str, Any]:
+        """Take the prepared step with everything that has a gradient.
+
+        Returns:
+            The new values of the slots that exist once per optimizer.
+        """
+        new = self._step_active() if len(self.active) else {}
         self.addresses.release()
         return new
 
-    def _step_active(self, numbers: Numbers) -> dict[str, Any]:
-        new = self._step(numbers)
+    def _step_active(self) -> dict[str, Any]:
+        new = self._step.finish()
         slots, shared = self.kernel.plan.formula.slots, {}
         for name, value in new.items():
             if name in self.columns:
