@@ -14,7 +14,7 @@ from torch import Tensor
 
 from descend import arguments, eligibility, sparsity
 from descend import state as states
-from descend.backends import eager, portions
+from descend.backends import eager, portions, storage
 from descend.backends.operations import Value
 from descend.expr import Shape
 from descend.options import Options, incoming_gradient
@@ -75,7 +75,7 @@ class StepBucket:
     @cached_property
     def grads(self) -> list[Tensor]:
         """The gradients as they are stepped by; a sparse one is made dense."""
-        return [eager.real(grad.to_dense() if grad.is_sparse else grad) for grad in self._held_gradients]
+        return [storage.real(grad.to_dense() if grad.is_sparse else grad) for grad in self._held_gradients]
 
     @property
     def _held_gradients(self) -> list[Tensor]:
@@ -85,18 +85,18 @@ class StepBucket:
     def inputs(self) -> eager.Bucket:
         """What the eager backend reads, gathered once when the bucket is full."""
         slots = {
-            name: [eager.real(state[slot.key]) for state in self.states]
+            name: [storage.real(state[slot.key]) for state in self.states]
             for name, slot in self.formula.slots.items()
             if not slot.is_shared and slot.key in self.states[0]
         }
         values = ChainMap({name: self.group[name] for name in self.formula.rule.hyper_parameters}, self.step.numbers)
         differentiable = self.group["differentiable"]
-        params = [eager.real(param) for param in self.params]
+        params = [storage.real(param) for param in self.params]
         if differentiable:
             params = [param.clone() for param in params]  # autograd keeps the old values
         foreach = self.group["foreach"] is not False and not differentiable
         counts = [param.numel() for param in self.params]
-        rows = [eager.rows_of(param) for param in self.params]
+        rows = [storage.rows_of(param) for param in self.params]
         return eager.Bucket(
             self.formula,
             params,
@@ -138,7 +138,7 @@ class StepBucket:
     def sweep(self, state: State) -> None:
         """Take the step of an elementwise formula."""
         targets = {name: self._storage(name) for name in self.formula.outputs if self._shape(name) == "like"}
-        scalars = self._sweep_into({name: [eager.real(x) for x in held] for name, held in targets.items()})
+        scalars = self._sweep_into({name: [storage.real(x) for x in held] for name, held in targets.items()})
         for name, values in scalars.items():
             targets[name] = self._storage(name)
             portions.assign(targets[name], values)
@@ -159,7 +159,7 @@ class StepBucket:
             if self.group["differentiable"] and name != "p":  # new tensors, through which gradients pass
                 targets[name] = [eager.stored_as(value, like, [], i) for i, like in enumerate(targets[name])]
             elif self._shape(name) == "like":
-                written, firsts = [eager.real(x) for x in targets[name]], [0] * len(self.params)
+                written, firsts = [storage.real(x) for x in targets[name]], [0] * len(self.params)
                 portions.store(name, written, value, self.ordinals, firsts, self.rounding)
             else:
                 portions.assign(targets[name], value)
@@ -174,7 +174,7 @@ class StepBucket:
             return self.params
         slot = self.formula.slots[name]
         return [
-            entry[slot.key] if slot.key in entry else eager.first_value(slot, param, self.group)
+            entry[slot.key] if slot.key in entry else storage.first_value(slot, param, self.group)
             for param, entry in zip(self.params, self.states, strict=True)
         ]
 
@@ -203,7 +203,7 @@ class RowsBucket(StepBucket):
     @cached_property
     def grads(self) -> list[Tensor]:
         """The rows of the gradients."""
-        return [eager.real(gradient.values()) for gradient in self._coalesced]
+        return [storage.real(gradient.values()) for gradient in self._coalesced]
 
     @cached_property
     def _places(self) -> list[tuple[Tensor, ...]]:

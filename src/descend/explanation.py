@@ -18,8 +18,8 @@ from torch import Tensor
 from descend import eligibility, render
 from descend.arguments import FLAGS
 from descend.backends import openmp
-from descend.backends.eager import stored_dtype
 from descend.backends.plan import plan
+from descend.backends.storage import stored_dtype
 from descend.options import AVERAGE, AVERAGE_SLOT
 from descend.rule import Formula
 

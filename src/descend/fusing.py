@@ -12,7 +12,7 @@ from descend import eligibility
 from descend import state as states
 from descend.backends import compiler, kernels
 from descend.backends.cpp import Storage
-from descend.backends.eager import first_value, stored_dtype
+from descend.backends.storage import first_value, stored_dtype
 from descend.backends.tables import Member, Table, overlapping
 from descend.buckets import Step, StepBucket
 from descend.caution import warn

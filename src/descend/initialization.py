@@ -13,7 +13,7 @@ from typing import Any
 from torch import Tensor
 
 from descend import state as states
-from descend.backends.eager import first_value
+from descend.backends.storage import first_value
 from descend.rule import Formula, Rule
 
 Groups = Sequence[dict[str, Any]]

@@ -17,7 +17,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from descend.backends.eager import EXACT_IN_FLOAT32, scalar_dtype
+from descend.backends.eager import EXACT_IN_FLOAT32
+from descend.backends.storage import scalar_dtype
 from descend.caution import warn
 from descend.matching import Groups, Matching, match
 from descend.options import AVERAGE_SLOT

@@ -9,7 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from descend.backends.eager import EXACT_IN_FLOAT32, first_value, scalar_dtype
+from descend.backends.eager import EXACT_IN_FLOAT32
+from descend.backends.storage import first_value, scalar_dtype
 from descend.rule import Formula, Rule
 
 FORMAT: Final = 1

@@ -29,7 +29,7 @@ from torch._dynamo.symbolic_convert import InstructionTranslator
 from descend import hyper_parameters as hyper
 from descend import state as states
 from descend.arguments import FLAGS
-from descend.backends import eager
+from descend.backends import eager, storage
 from descend.backends.eager import pick
 from descend.backends.operations import Value
 from descend.options import AVERAGE_SLOT, clip_coefficient, incoming_gradient
@@ -302,7 +302,7 @@ class _Gathered:
         rule, group = optimizer._rules[place], optimizer._known_groups[place]
         formula = optimizer._formula(place, param.ndim, names=self.shared)
         states.check_entries(formula, param, held)
-        missing = states.missing_entries(rule, formula, eager.real(param), held, {**group, **self.values[place]})
+        missing = states.missing_entries(rule, formula, storage.real(param), held, {**group, **self.values[place]})
         missing = {key: _as_stored(x, param) for key, x in missing.items()}
         entries = {**missing, **held}
         fresh = frozenset(name for name in formula.asks_fresh if rule.slots[name].key not in entries)
@@ -313,15 +313,15 @@ class _Gathered:
             values = {**self.shared, **self.values[place]}
             buckets[key] = eager.Bucket(settled, [], [], {}, values, [], [], [], [], reads_scalars=False)
         bucket = buckets[key]
-        bucket.params.append(eager.real(param))
-        bucket.grads.append(eager.real(grad))
+        bucket.params.append(storage.real(param))
+        bucket.grads.append(storage.real(grad))
         for name, slot in settled.slots.items():
             if slot.key in entries:
-                bucket.slots.setdefault(name, []).append(eager.real(entries[slot.key]))
+                bucket.slots.setdefault(name, []).append(storage.real(entries[slot.key]))
         bucket.t.append(entries["step"].double() + 1 if rule.counts_steps else np.float64(0))
         bucket.ordinals.append(ordinal)
         bucket.counts.append(param.numel())
-        bucket.rows.append(eager.rows_of(param))
+        bucket.rows.append(storage.rows_of(param))
         self.params.append(param)
         self.entries.append(entries)
         self.missing.append(missing)
@@ -350,7 +350,7 @@ class _Gathered:
         slot, param = bucket.formula.slots[name], self.params[ordinal]
         if slot.key in self.entries[ordinal]:
             return self.entries[ordinal][slot.key]
-        return _as_stored(eager.first_value(slot, eager.real(param), bucket.hyper_parameters), param)
+        return _as_stored(storage.first_value(slot, storage.real(param), bucket.hyper_parameters), param)
 
     def _stored(self, value: Value, like: Tensor, ordinal: int) -> Tensor:
         """One parameter's value as memory of its own."""

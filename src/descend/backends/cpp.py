@@ -71,8 +71,8 @@ class Storage:
         return HELD_AS.get(plan.scratch[stream].op) or {"double": "float64", "float": "float32"}[self.real]
 
     def is_stochastic(self, name: str) -> bool:
-        """Whether a stream is rounded stochastically."""
-        return self.stochastic and self[name] == "bfloat16"
+        """Whether a stream is rounded stochastically; scratch memory never is."""
+        return self.stochastic and dict(self.dtypes).get(name) == "bfloat16"
 
 
 def translation_unit(kernels: Sequence[str], title: str) -> str:
@@ -308,8 +308,7 @@ class _PassCode:
     @cached_property
     def random(self) -> list[str]:
         """The streams that are rounded stochastically."""
-        stored = [name for name, _ in self.sweep.stores if name not in self.kernel.plan.scratch]
-        return [name for name in stored if self.kernel.storage.is_stochastic(name)]
+        return [name for name, _ in self.sweep.stores if self.kernel.storage.is_stochastic(name)]
 
     def tiles(self) -> str:
         """The function that takes whole tiles."""

@@ -9,7 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from descend.backends.eager import Bucket, advance, first_value, real, rows_of, scalar_dtype, scalar_value, stored_as
+from descend.backends.eager import Bucket, advance, scalar_value, stored_as
+from descend.backends.storage import first_value, real, rows_of, scalar_dtype
 from descend.rule import Rule
 
 

@@ -16,10 +16,11 @@ from torch import Tensor
 
 from descend.backends import openmp
 from descend.backends.addresses import OTHER_GRADIENTS, STALE, Addresses
-from descend.backends.eager import EXACT_IN_FLOAT32, rows_of
+from descend.backends.eager import EXACT_IN_FLOAT32
 from descend.backends.kernels import Kernel
 from descend.backends.launches import CHUNK, PER_TENSOR, Ints, Launch, Numbers
 from descend.backends.operations import window_length
+from descend.backends.storage import rows_of
 from descend.expr import Expr, leaf
 from descend.rule import Rule
 

@@ -12,7 +12,8 @@ from torch import Tensor
 from descend import hyper_parameters as hyper
 from descend import optim
 from descend.arguments import FLAGS
-from descend.backends.eager import EXACT_IN_FLOAT32, scalar_dtype
+from descend.backends.eager import EXACT_IN_FLOAT32
+from descend.backends.storage import scalar_dtype
 from descend.caution import warn
 from descend.checkpoint.sources import DECOUPLED, DIFFERENT, OURS, SOURCES, TORCH, Source
 from descend.options import AVERAGE_SLOT
