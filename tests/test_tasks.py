@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from torch import nn
 
 from descend import tasks
+from descend.restoring import evaluating
 from descend.tasks import TaskError, TensorTask, seeded, standardize, stratified_split
-from descend.tasks.evaluation import evaluating
 
 EXAMPLE = Path(__file__).parent.parent / "examples" / "mytask.py"
 

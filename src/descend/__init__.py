@@ -49,12 +49,17 @@ from descend.vocabulary import (
 from descend.vocabulary import sum as sum  # not in __all__: a star import must not hide the built-in
 
 if TYPE_CHECKING:
-    from descend import accumulation, batching, checkpoint, groups, nt_asgd, optim, plateau, presets, rate_scaling
+    from descend import accumulation, averaging, batching, checkpoint, ensembles, generalization, groups, nt_asgd, optim
+    from descend import plateau as plateau
+    from descend import presets as presets
+    from descend import rate_scaling as rate_scaling
     from descend import rules as rules
     from descend import schedules as schedules
     from descend import sequences as sequences
+    from descend import snapshots as snapshots
     from descend import tasks as tasks
     from descend.commands import compare, show
+    from descend.ensembles import Ensemble
     from descend.experiments.handle import trial
     from descend.optim import *  # noqa: F403
     from descend.optimizer import Optimizer
@@ -63,20 +68,24 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
+    "Ensemble",
     "FormulaError",
     "Optimizer",
     "Rule",
     "Slot",
     "accumulation",
     "active",
+    "averaging",
     "batching",
     "checkpoint",
     "clip",
     "clip_units",
     "compare",
     "ema",
+    "ensembles",
     "exp",
     "fresh",
+    "generalization",
     "global_mean",
     "global_norm",
     "global_sum",
@@ -102,6 +111,7 @@ __all__ = [
     "sequences",
     "show",
     "sign",
+    "snapshots",
     "sqrt",
     "tanh",
     "tasks",
@@ -112,6 +122,7 @@ __all__ = [
 
 _MODULES = frozenset(module.name for module in pkgutil.iter_modules(__path__))  # noqa: F405
 _HOMES = {
+    "Ensemble": "descend.ensembles",
     "Optimizer": "descend.optimizer",
     "compare": "descend.commands",
     "range_test": "descend.rate_range",

@@ -125,6 +125,9 @@ def _application() -> "typer.Typer":
         schedule: Annotated[
             str | None, typer.Option(help='The shape of the rate: "warmup(50) >> warm_restarts(100, mult=2)".')
         ] = None,
+        snapshots: Annotated[
+            int | None, typer.Option(help="Cosine cycles, each with a snapshot; the results add their ensemble.")
+        ] = None,
         quick: Annotated[bool, typer.Option("--quick", help="The smallest honest run: a screening, no claim.")] = False,
         subset: Annotated[
             int | None, typer.Option(help="Training examples to take; other splits in proportion.")
@@ -164,6 +167,7 @@ def _application() -> "typer.Typer":
                     settings=option_values.settings(setting),
                     grid=None if grid is None else option_values.grid(grid),
                     schedule=schedule,
+                    snapshots=snapshots,
                     workers=workers,
                     out=out,
                     fresh=fresh,

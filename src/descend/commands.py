@@ -13,6 +13,7 @@ import importlib.util
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -79,6 +80,7 @@ def compare(
     settings: Mapping[str, Any] | None = None,
     grid: Mapping[str, Sequence[float]] | None = None,
     schedule: str | Schedule | None = None,
+    snapshots: int | None = None,
     workers: int | None = None,
     out: str | Path | None = None,
     fresh: bool = False,
@@ -105,6 +107,9 @@ def compare(
         grid: one more hyper-parameter to tune, such as {"weight_decay": [0, 1e-4, 1e-3]}; every rate meets each value.
         schedule: the shape that rates follow, such as "warmup(50) >> warm_restarts(100, mult=2)", or a schedule that
             prints so; by default a warm-up over a tenth of the steps, then a cosine to 0.
+        snapshots: how many snapshots each final run takes, under a cosine for each in place of the shared schedule
+            (`schedules.snapshot(steps, snapshots)`; rates are tuned with it). The results add their ensemble. Without
+            `steps` the task's budget is rounded up to a multiple. `descend.ensemble` goes on from there.
         workers: trials at a time, each in a process of one thread; by default as many as there are cores. 1 runs them
             in this process.
         out: the run directory; by default one under `runs/`, named after the options.
@@ -147,6 +152,7 @@ def compare(
         grid=grid,
         data_files=files,
         schedule=None if schedule is None else str(schedule),
+        snapshots=snapshots,
     )
     at_a_time = options.processes(workers, processes.available(), wanted)
     given = {
@@ -157,7 +163,7 @@ def compare(
         **numbers,
         "grid": grid,
     }
-    asked_of_the_run = {"schedule": schedule, "quick": quick, "workers": workers, "out": out}
+    asked_of_the_run = {"schedule": schedule, "snapshots": snapshots, "quick": quick, "workers": workers, "out": out}
     command = options.command_line({**given, **asked_of_the_run})
     directory = Path(out) if out is not None else Path("runs") / wanted.directory_name()
     with run_directory.opened(directory, manifest(wanted, command, at_a_time), fresh) as run:
@@ -168,13 +174,10 @@ def compare(
                 store = stack.enter_context(
                     contextlib.closing(TrialStore(run.trials, wanted.optimizers, problem.direction))
                 )
-                if at_a_time == 1:
-                    runner = protocol.one_by_one(processes.Runner(problem, wanted.steps, run.logs, wanted.shape()))
-                else:
-                    job = (task, chosen, wanted.steps, run.logs.absolute(), at_a_time)
-                    runner = stack.enter_context(processes.Pool(*job, wanted.shape())).run
+                hands = stack.enter_context(processes.hands(task, chosen, problem, at_a_time))
+                runner = processes.Runner(wanted.conditions(run.logs, run.snapshots))
                 try:
-                    records = protocol.run(problem, wanted, store, observer, runner)
+                    records = protocol.run(problem, wanted, store, observer, partial(hands.run, runner))
                 except Interrupted as stop:
                     stop.command = command
                     raise

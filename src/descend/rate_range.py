@@ -16,7 +16,7 @@ import math
 import statistics
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,7 +25,7 @@ import torch
 from torch import Tensor, nn
 
 from descend.accumulation import scalar_loss
-from descend.optimizer import Optimizer
+from descend.applied_steps import AppliedSteps
 from descend.restoring import check_pair, generators, restored
 from descend.schedules.arguments import whole
 from descend.tasks.seeding import seeded
@@ -279,7 +279,8 @@ def sweep(
     shares = _shares(optimizer)
     losses: list[float] = []
     applied = 0
-    with _counted(optimizer) as count, warnings.catch_warnings():
+    with closing(AppliedSteps(optimizer)) as steps, warnings.catch_warnings():
+        before = steps.count
         warnings.filterwarnings("ignore", message=r"param_groups\[")  # a schedule's rate is overwritten on purpose
         for batch in itertools.islice(batches, _ATTEMPTS * len(rates)):
             value = scalar_loss(loss(model, batch))
@@ -291,7 +292,7 @@ def sweep(
             _set_rates(optimizer, rates[applied] * share(batch), shares)
             optimizer.zero_grad()
             _backward_and_step(value, optimizer, scaler)
-            applied = count()
+            applied = steps.count - before
     after = [number for number in losses[1:] if math.isfinite(number)]
     return Sweep(seed, tuple(rates[: len(after)]), tuple(after), form)
 
@@ -329,27 +330,6 @@ def _set_rates(optimizer: torch.optim.Optimizer, rate: float, shares: Sequence[f
             group["lr"].fill_(rate * share)
         else:
             group["lr"] = rate * share
-
-
-@contextmanager
-def _counted(optimizer: torch.optim.Optimizer) -> Iterator[Callable[[], int]]:
-    """Count the updates that are applied; one that a gradient scaler skips is none."""
-    if isinstance(optimizer, Optimizer):  # which takes the scaler's verdict inside of its step
-        before = optimizer.applied_steps
-        yield lambda: optimizer.applied_steps - before
-        return
-    calls: list[None] = []
-
-    def note(*_: Any) -> None:
-        found_inf = getattr(optimizer, "found_inf", None)  # of a scaler that leaves the skipping to a fused step
-        if found_inf is None or not found_inf.item():
-            calls.append(None)
-
-    hook = optimizer.register_step_post_hook(note)
-    try:
-        yield lambda: len(calls)
-    finally:
-        hook.remove()
 
 
 def _endless(batches: Iterable[Any]) -> Iterator[Any]:

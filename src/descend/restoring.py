@@ -104,6 +104,19 @@ def _batches_restored(batches: Any) -> Iterator[None]:
             batches.load_state_dict(place)
 
 
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Run a block with a model in evaluation mode and without gradients; then each module is in the mode it was in."""
+    modes = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        for module, mode in modes:
+            module.training = mode
+
+
 def generators(batches: Any) -> list[torch.Generator]:
     """The generators of a DataLoader's own, by which it draws the order of its data."""
     holders = [batches, getattr(batches, "sampler", None), getattr(batches, "batch_sampler", None)]

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from descend.caution import warn
 from descend.hyper_parameters import at, is_scheduled, keep_rate_on_device, schedules_in
+from descend.schedules import Schedule
 
 
 class Schedules:
@@ -43,8 +44,12 @@ class Schedules:
 
     def end_cycle(self, clock: int) -> bool:
         """Whether a cycle of one of them ends at `clock`."""
+        return any(schedule.ends_cycle(clock) for schedule in self.every())
+
+    def every(self) -> list[Schedule]:
+        """The schedules of all groups."""
         values = (value for driving in self._driving for value in driving.values())
-        return any(schedule.ends_cycle(clock) for value in values for schedule in schedules_in(value))
+        return [schedule for value in values for schedule in schedules_in(value)]
 
     def keep(self, places: list[int]) -> None:
         """Keep the groups at these places, in this order, and forget the others."""

@@ -23,6 +23,7 @@ import torch
 from descend import tasks
 from descend.benchmarks import page
 from descend.experiments import search_space, trial
+from descend.experiments.conditions import Conditions
 from descend.experiments.loop import UNTIMED_STEPS, Training, step
 from descend.experiments.trial import Trial
 from descend.experiments.workers import Pool, Runner, available
@@ -72,21 +73,22 @@ def processes(name: str) -> tuple[int, int, float, float]:
     task = found.make(settings)
     steps = max(15, min(200, round(_SECONDS_PER_TRIAL / _seconds_of_step(task))))
     trials = [Trial("tuning", "adamw", 1e-3, seed) for seed in range(_TRIALS_PER_CORE * available())]
-    here = Runner(task, steps)
+    runner = Runner(Conditions(steps))
     pooled: list[float] = []
     alone: list[float] = []
-    with Pool(name, settings, steps, None, available()) as pool:
-        list(pool.run(trials[: available()], lambda trial: None))  # the processes start, load the task and warm up
+    with Pool(name, settings, available()) as pool:
+        # The processes start, load the task and warm up.
+        list(pool.run(runner, trials[: available()], lambda trial: None))
         with _all_threads():
-            here(trials[0])
+            runner(task, trials[0])
         for _ in range(_ROUNDS):
             began = time.perf_counter()
-            list(pool.run(trials, lambda trial: None))
+            list(pool.run(runner, trials, lambda trial: None))
             pooled.append(time.perf_counter() - began)
             began = time.perf_counter()
             with _all_threads():
                 for wanted in trials:
-                    here(wanted)
+                    runner(task, wanted)
             alone.append(time.perf_counter() - began)
     return len(trials), steps, statistics.median(pooled), statistics.median(alone)
 

@@ -60,17 +60,6 @@ Run = Callable[[Iterable[Trial], Callable[[Trial], None]], Iterator[Record]]
 """Runs trials, tells when each starts, and yields each record when it is finished, in any order."""
 
 
-def one_by_one(runner: Callable[[Trial], Record]) -> Run:
-    """Return what runs trials one after the other."""
-
-    def run(trials: Iterable[Trial], started: Callable[[Trial], None]) -> Iterator[Record]:
-        for wanted in trials:
-            started(wanted)
-            yield runner(wanted)
-
-    return run
-
-
 def run(task: Problem, options: Options, store: TrialStore, progress: Progress, run_trials: Run) -> list[Record]:
     """Run every trial of a comparison that is not stored yet.
 

@@ -3,7 +3,7 @@
 import math
 import statistics
 import time
-from collections.abc import Container, Iterator, Mapping
+from collections.abc import Callable, Container, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -63,6 +63,7 @@ def train(
     steps: int,
     points: Container[int] = (),
     log: Log | None = None,
+    after: Callable[[int, Training], None] | None = None,
 ) -> Training:
     """Train a model and evaluate it on the validation split.
 
@@ -74,6 +75,8 @@ def train(
         steps: optimizer steps to take.
         points: the steps after which there is a checkpoint; the last one has one always.
         log: is told what every checkpoint measures.
+        after: is called after every step, with the number of steps and what has been measured, the step's own
+            checkpoint included.
     """
     log = log or Silent()
     training = Training()
@@ -104,6 +107,8 @@ def train(
             training.curve.append(point)
             losses.clear()
             model.train()
+        if after is not None:
+            after(count, training)
     return training
 
 

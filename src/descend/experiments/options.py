@@ -13,10 +13,12 @@ import torch
 
 from descend import optim, schedules
 from descend.experiments import search_space
+from descend.experiments.conditions import Conditions, Kept
 from descend.experiments.defaults import FULL, OPTIMIZERS, QUICK, Thoroughness
 from descend.experiments.errors import UsageError
+from descend.experiments.keeping import averageable
 from descend.schedules import Schedule
-from descend.tasks import Problem
+from descend.tasks import Problem, Script, TaskError
 from descend.tasks.neighbours import modules_beside
 from descend.tasks.registry import is_file_reference
 
@@ -43,6 +45,7 @@ class Options:
         quick: whether it is a screening.
         grid: name and values of the hyper-parameter that is tuned beside the rate; empty for none.
         schedule: the shape that rates follow, as text; None for the usual one.
+        snapshots: how many snapshots each final trial takes, the schedule being theirs; None for none.
     """
 
     task: str
@@ -57,6 +60,7 @@ class Options:
     quick: bool
     grid: Mapping[str, Sequence[float]]
     schedule: str | None = None
+    snapshots: int | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """Return the options as JSON holds them."""
@@ -75,6 +79,18 @@ class Options:
     def shape(self) -> Schedule:
         """Return the schedule that rates follow."""
         return search_space.schedule(self.steps) if self.schedule is None else schedules.parse(self.schedule)
+
+    def conditions(self, logs: Path, snapshots: Path) -> Conditions:
+        """Return what the trials share.
+
+        Args:
+            logs: the folder of their logs.
+            snapshots: the folder of what they keep of their weights.
+        """
+        kept = None
+        if self.snapshots is not None:
+            kept = Kept(snapshots.absolute(), tuple(self.shape().cycles()))
+        return Conditions(self.steps, self.shape(), logs.absolute(), kept)
 
     def final_seeds(self) -> list[int]:
         """Return the seeds of the final runs; the one that tuned is not among them."""
@@ -95,6 +111,7 @@ def resolve(
     grid: Mapping[str, Sequence[float]] | None = None,
     data_files: Iterable[Path] = (),
     schedule: str | None = None,
+    snapshots: int | None = None,
 ) -> Options:
     """Return complete options, with defaults where None was given.
 
@@ -111,16 +128,22 @@ def resolve(
         grid: one hyper-parameter to tune beside the rate, with its values.
         data_files: that the task reads; without, all that its setting `data` names.
         schedule: the shape that rates follow, in the grammar of `schedules.parse`.
+        snapshots: how many each final trial takes, 2 or more; the rate follows `snapshot(steps, snapshots)`. Steps that
+            were not given are rounded up to a multiple of it.
 
     Raises:
-        UsageError: an optimizer is unknown or named twice, a number is too small, the grid does not fit, or the
-            schedule cannot be read.
+        UsageError: an optimizer is unknown or named twice, a number is too small, the grid does not fit, the schedule
+            cannot be read, or snapshots do not go with the task, an optimizer, the steps or a schedule.
     """
     names = _rule_names(OPTIMIZERS if optimizers is None else optimizers)
     default = smallest_honest(task, quick_steps) if quick else _numbers(FULL, task.steps)
     settings = settings or {}
     file = Path(name) if is_file_reference(name) else None
     taken = _at_least("steps", FEWEST_STEPS, default["steps"] if steps is None else steps)
+    if snapshots is not None:
+        taken = _divided(_at_least("snapshots", 2, snapshots), taken, steps is not None)
+        _check_snapshots(task, names, schedule)
+        schedule = f"snapshot({taken}, {snapshots})"
     return Options(
         task=file.as_posix() if file else name,
         task_sha256=_hash_of_file(file) if file else None,
@@ -134,6 +157,7 @@ def resolve(
         quick=quick,
         grid=_grid(grid or {}, names),
         schedule=None if schedule is None else _schedule(schedule, taken),
+        snapshots=snapshots,
     )
 
 
@@ -246,6 +270,32 @@ def _schedule(text: str, steps: int) -> str:
             "somewhere above"
         )
     return str(shape)
+
+
+def _divided(snapshots: int, steps: int, was_given: bool) -> int:
+    """Return steps that snapshots divide: those given, or the next multiple above a default."""
+    above = -(-steps // snapshots) * snapshots
+    if was_given and above != steps:
+        below = above - snapshots
+        nearest = f"{below} or {above}" if below else f"{above}"
+        raise UsageError(f"steps is {steps}, which {snapshots} snapshots do not divide into cycles; give {nearest}")
+    return above
+
+
+def _check_snapshots(task: Problem, optimizers: Sequence[str], schedule: str | None) -> None:
+    if schedule is not None:
+        raise UsageError("snapshots bring their own schedule, a cosine for each; leave schedule out, or snapshots")
+    if isinstance(task, Script):
+        raise UsageError(
+            "snapshots are taken of tasks, and this is a training script; take them in it with "
+            "descend.snapshots.Snapshots, or make it a task (docs/tasks.md)"
+        )
+    try:
+        averageable(task)
+    except TaskError as error:
+        raise UsageError(str(error)) from None
+    if without := [name for name in optimizers if search_space.space(name).scheduled is None]:
+        raise UsageError(f"{without[0]} follows no schedule, so that no cycle of it ends; leave it out, or snapshots")
 
 
 def _check_values(name: str, values: Sequence[float]) -> None:

@@ -16,7 +16,7 @@ if sys.platform != "win32":
     import fcntl
 
 MANIFEST, TRIALS, RESULTS, REPORT = "manifest.json", "trials.db", "results.json", "report.html"
-LOGS = "logs"
+LOGS, SNAPSHOTS, ENSEMBLE = "logs", "snapshots", "ensemble"
 MARKER = ".descend-run"
 """Tells that the directory is a run's, and is locked while a process works in it."""
 
@@ -40,6 +40,16 @@ class RunDirectory:
     def logs(self) -> Path:
         """The folder of the trials' logs."""
         return self.path / LOGS
+
+    @property
+    def snapshots(self) -> Path:
+        """The folder of what final trials keep of their weights."""
+        return self.path / SNAPSHOTS
+
+    @property
+    def ensemble(self) -> Path:
+        """The folder of what `descend ensemble` adds to the run."""
+        return self.path / ENSEMBLE
 
     @property
     def report(self) -> Path:
@@ -144,8 +154,9 @@ def _delete(path: Path) -> None:
     for name in _WRITTEN:
         for ending in ("", ".new", "-journal", "-wal", "-shm"):
             (path / (name + ending)).unlink(missing_ok=True)
-    if (path / LOGS).is_dir():
-        shutil.rmtree(path / LOGS)
+    for folder in (LOGS, SNAPSHOTS, ENSEMBLE):
+        if (path / folder).is_dir():
+            shutil.rmtree(path / folder)
 
 
 def _agreed(path: Path, wanted: dict[str, Any]) -> dict[str, Any]:

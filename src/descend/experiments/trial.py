@@ -2,7 +2,7 @@
 
 import itertools
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, TypeAlias
@@ -12,13 +12,16 @@ from torch import nn
 
 from descend import optim
 from descend.experiments import handle, search_space
+from descend.experiments.conditions import Kept
+from descend.experiments.keeping import Keeping
 from descend.experiments.logs import Log, Silent
 from descend.experiments.loop import Checkpoint, Training, evaluate, milliseconds, step, train
 from descend.experiments.search_space import schedule
+from descend.optimizer import Optimizer
 from descend.schedules import Schedule
 from descend.tasks import Problem, Script, Task, seeded
 
-Phase = Literal["tuning", "final"]
+Phase = Literal["tuning", "final", "control"]
 Values: TypeAlias = tuple[tuple[str, float], ...]
 
 CHECKPOINTS = 15
@@ -31,7 +34,8 @@ class Trial:
     """What distinguishes one trial of a comparison from the others; everything else is the comparison's.
 
     Attributes:
-        phase: "tuning" chooses the rate on validation data; "final" is a fresh seed at the chosen rate, with a test.
+        phase: "tuning" chooses the rate on validation data; "final" is a fresh seed at the chosen rate, with a test;
+            "control" is trained for an ensemble, beside a comparison.
         optimizer: name of the rule.
         rate: peak learning rate.
         seed: decides initial weights and data order.
@@ -56,7 +60,8 @@ class Record:
 
     A diverged trial has the task's worst metric, if that is finite, in place of the one it did not earn. `test_scores`
     is what the task measures on test data beside its loss and metric; `fixed` the hyper-parameters that a training
-    script set itself.
+    script set itself; `ensemble_loss` and `ensemble_metric` are those of the averaged predictions of the snapshots that
+    a final trial took, on test data.
     """
 
     phase: Phase
@@ -77,6 +82,8 @@ class Record:
     values: dict[str, float] = field(default_factory=dict)
     test_scores: dict[str, float | None] = field(default_factory=dict)
     fixed: dict[str, Any] = field(default_factory=dict)
+    ensemble_loss: float | None = None
+    ensemble_metric: float | None = None
 
     @property
     def trial(self) -> Trial:
@@ -88,7 +95,15 @@ class Record:
         return asdict(self)
 
 
-def run(task: Problem, trial: Trial, steps: int, log: Log | None = None, shape: Schedule | None = None) -> Record:
+def run(
+    task: Problem,
+    trial: Trial,
+    steps: int,
+    log: Log | None = None,
+    shape: Schedule | None = None,
+    kept: Kept | None = None,
+    watch: Callable[[int, nn.Module], None] | None = None,
+) -> Record:
     """Run one trial from its seed to its record.
 
     It runs on one thread, so that its numbers do not depend on the machine's cores, and leaves the global random
@@ -101,6 +116,8 @@ def run(task: Problem, trial: Trial, steps: int, log: Log | None = None, shape: 
         log: is told what is measured, at every checkpoint.
         shape: the schedule that the rate follows; by default warm-up, then a cosine to the end. Where its cycles end
             there is a checkpoint.
+        kept: what is kept of the weights, of a task that can be averaged; only tuning keeps nothing.
+        watch: is shown the model after every step, which it leaves as it is.
     """
     log = log or Silent()
     shape = shape or schedule(steps)
@@ -108,15 +125,26 @@ def run(task: Problem, trial: Trial, steps: int, log: Log | None = None, shape: 
         if isinstance(task, Script):
             ran = handle.run(task, trial, steps, _arguments(trial, shape), log)
             return _record(task, trial, ran.training, ran.test, _state_bytes(ran.optimizer), ran.fixed)
-        model, optimizer = _made(task, trial, shape)
+        keeping = None if kept is None or trial.phase == "tuning" else Keeping(task, trial.file_name(), kept)
+        model, optimizer = _made(task, trial, shape, **({} if keeping is None else keeping.options()))
+
+        def after(step: int, training: Training) -> None:
+            if keeping is not None:
+                keeping.after(step, model, training.curve)
+            if watch is not None:
+                watch(step, model)
+
         stride = max(1, steps // CHECKPOINTS)
-        points = {*range(stride, steps + 1, stride), *cycle_ends(shape, steps)}
-        training = train(task, model, optimizer, seed=trial.seed, steps=steps, points=points, log=log)
+        points = {*range(stride, steps + 1, stride), *cycle_ends(shape, steps), *(keeping.steps if keeping else ())}
+        training = train(task, model, optimizer, seed=trial.seed, steps=steps, points=points, log=log, after=after)
         test: Mapping[str, float] = {}
         if trial.phase == "final" and not training.diverged:
             test = evaluate(task, model, "test")
             training.diverged = not math.isfinite(test["loss"])
-    return _record(task, trial, training, test, _state_bytes(optimizer))
+        together: Mapping[str, float] = {}
+        if keeping is not None and not training.diverged:
+            together = keeping.end(model, optimizer, trial.seed, is_final=trial.phase == "final")
+    return _record(task, trial, training, test, _state_bytes(optimizer), together=together)
 
 
 def cycle_ends(shape: Schedule, steps: int) -> list[int]:
@@ -138,10 +166,10 @@ def warm_up(task: Problem, trial: Trial) -> None:
         step(task, model, optimizer, task.batches(trial.seed), Training())
 
 
-def _made(task: Task, trial: Trial, shape: Schedule) -> tuple[nn.Module, torch.optim.Optimizer]:
+def _made(task: Task, trial: Trial, shape: Schedule, **options: Any) -> tuple[nn.Module, Optimizer]:
     model = task.model(trial.seed)
     return model, optim.by_name(trial.optimizer)(
-        search_space.params(trial.optimizer, model), **_arguments(trial, shape)
+        search_space.params(trial.optimizer, model), **_arguments(trial, shape), **options
     )
 
 
@@ -156,6 +184,7 @@ def _record(
     test: Mapping[str, float],
     state_bytes: int,
     fixed: Mapping[str, Any] | None = None,
+    together: Mapping[str, float] | None = None,
 ) -> Record:
     diverged = training.diverged
     last = training.curve[-1] if training.curve and not diverged else None
@@ -176,6 +205,8 @@ def _record(
         state_bytes=state_bytes,
         test_scores={name: _plain(value) for name, value in test.items() if name not in ("loss", task.metric)},
         fixed={name: list(value) if isinstance(value, tuple) else value for name, value in (fixed or {}).items()},
+        ensemble_loss=_plain((together or {}).get("loss")),
+        ensemble_metric=_plain((together or {}).get(task.metric)),
     )
 
 

@@ -1,4 +1,4 @@
-"""Running trials: here, or in processes of their own, one thread each.
+"""Doing the jobs of a run, such as its trials: here, or in processes of their own, one thread each.
 
 The processes are spawned, never forked, and started without the program that asks for them, so that a script or a
 notebook needs no guard. They end with their parent, whatever ends it.
@@ -13,15 +13,15 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import FIRST_COMPLETED, wait
-from contextlib import contextmanager
-from pathlib import Path
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 from descend import tasks
 from descend.experiments import logs, trial
+from descend.experiments.conditions import Conditions
 from descend.experiments.errors import RunError
 from descend.experiments.trial import Record, Trial
-from descend.schedules import Schedule
 from descend.tasks import Problem
 
 _WATCH_SECONDS = 0.5
@@ -33,54 +33,84 @@ def available() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+Work = Callable[[Problem, Any], Any]
+"""What is done for one job, given the problem; it must be possible to pickle it."""
+
+
+@dataclass(frozen=True)
 class Runner:
-    """Runs trials of one problem in this process.
+    """The work of running trials: from one to its record.
+
+    Attributes:
+        conditions: of the trials.
+    """
+
+    conditions: Conditions
+
+    def __call__(self, task: Problem, wanted: Trial) -> Record:
+        """Run a trial; before the first of an optimizer, a step that pays for loading its code."""
+        with _named(wanted):
+            if (task.name, wanted.optimizer) not in _warm:
+                trial.warm_up(task, wanted)
+                _warm.add((task.name, wanted.optimizer))
+            with logs.opened(self.conditions.logs, wanted.file_name()) as log:
+                return trial.run(task, wanted, self.conditions.steps, log, self.conditions.shape, self.conditions.kept)
+
+
+_warm: set[tuple[str, str]] = set()
+"""Of which problem, by name, which optimizer has taken a step in this process."""
+
+
+class Here:
+    """Does jobs in this process, one after the other.
 
     Args:
         task: the problem.
-        steps: optimizer steps per trial.
-        folder: where trials are logged; None for nowhere.
-        shape: the schedule that rates follow; None for the usual one.
     """
 
-    def __init__(self, task: Problem, steps: int, folder: Path | None = None, shape: Schedule | None = None) -> None:
-        self._task, self._steps, self._folder, self._shape = task, steps, folder, shape
-        self._warm: set[str] = set()
+    def __init__(self, task: Problem) -> None:
+        self._task = task
 
-    def __call__(self, wanted: Trial) -> Record:
-        """Run a trial; before the first of an optimizer, a step that pays for loading its code."""
-        with _named(wanted):
-            if wanted.optimizer not in self._warm:
-                trial.warm_up(self._task, wanted)
-                self._warm.add(wanted.optimizer)
-            with logs.opened(self._folder, wanted.file_name()) as log:
-                return trial.run(self._task, wanted, self._steps, log, self._shape)
+    def __enter__(self) -> "Here":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        pass
+
+    def run(self, work: Work, jobs: Iterable[Any], started: Callable[[Any], None]) -> Iterator[Any]:
+        """Do jobs; yield what each gives."""
+        for job in jobs:
+            started(job)
+            yield work(self._task, job)
 
 
-class Pool:
-    """Processes that run trials of a task; a context that ends them.
+def hands(
+    reference: str, settings: Mapping[str, Any], task: Problem, count: int
+) -> AbstractContextManager["Here | Pool"]:
+    """Return what does the jobs of a run, a context: this process for a count of 1, else so many of their own.
 
     Args:
         reference: the task's name or file.
         settings: of the task.
-        steps: optimizer steps per trial.
-        folder: where trials are logged; None for nowhere.
+        task: it itself.
+        count: of processes.
+    """
+    return Here(task) if count == 1 else Pool(reference, settings, count)
+
+
+class Pool:
+    """Processes that do jobs for a task; a context that ends them.
+
+    Args:
+        reference: the task's name or file.
+        settings: of the task.
         count: of processes, 1 or more.
-        shape: the schedule that rates follow; None for the usual one.
     """
 
-    def __init__(
-        self,
-        reference: str,
-        settings: Mapping[str, Any],
-        steps: int,
-        folder: Path | None,
-        count: int,
-        shape: Schedule | None = None,
-    ) -> None:
+    def __init__(self, reference: str, settings: Mapping[str, Any], count: int) -> None:
         from loky import ProcessPoolExecutor
 
-        self._job = (reference, dict(settings), steps, folder, shape)
+        self._problem = (reference, dict(settings))
         self._count = count
         self._executor: Any = ProcessPoolExecutor(
             max_workers=count, initializer=_begin, initargs=(os.getpid(),), env=_ONE_THREAD
@@ -92,22 +122,22 @@ class Pool:
     def __exit__(self, *error: object) -> None:
         self._executor.shutdown(wait=True, kill_workers=True)
 
-    def run(self, trials: Iterable[Trial], started: Callable[[Trial], None]) -> Iterator[Record]:
-        """Run trials, as many at a time as there are processes; yield each record when it is finished.
+    def run(self, work: Work, jobs: Iterable[Any], started: Callable[[Any], None]) -> Iterator[Any]:
+        """Do jobs, as many at a time as there are processes; yield what each gives when it is finished.
 
         Raises:
             RunError: a process died.
         """
         from loky.process_executor import BrokenProcessPool
 
-        waiting = iter(trials)
+        waiting = iter(jobs)
         running: set[Any] = set()
         try:
             while True:
-                for wanted in itertools.islice(waiting, self._count - len(running)):
-                    started(wanted)
+                for job in itertools.islice(waiting, self._count - len(running)):
+                    started(job)
                     with _interrupts_held():
-                        running.add(self._executor.submit(_run, *self._job, wanted))
+                        running.add(self._executor.submit(_do, *self._problem, work, job))
                 if not running:
                     return
                 done, running = wait(running, return_when=FIRST_COMPLETED)
@@ -135,7 +165,7 @@ def _interrupts_held() -> Iterator[None]:
 
 # ---- in a trial process ----------------------------------------------------------------------------------------------
 
-_runners: dict[str, Runner] = {}
+_problems: dict[str, Problem] = {}
 
 
 def _begin(parent: int) -> None:
@@ -152,18 +182,11 @@ def _end_with(parent: int) -> None:
     os._exit(1)
 
 
-def _run(
-    reference: str,
-    settings: Mapping[str, Any],
-    steps: int,
-    folder: Path | None,
-    shape: Schedule | None,
-    wanted: Trial,
-) -> Record:
+def _do(reference: str, settings: Mapping[str, Any], work: Work, job: Any) -> Any:
     try:
-        if reference not in _runners:
-            _runners[reference] = Runner(tasks.load(reference, **settings), steps, folder, shape)
-        return _runners[reference](wanted)
+        if reference not in _problems:
+            _problems[reference] = tasks.load(reference, **settings)
+        return work(_problems[reference], job)
     except Exception as error:
         raise _sendable(error) from error
 

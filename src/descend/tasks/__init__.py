@@ -24,7 +24,17 @@ optimizers. `load("digits")` gives a built-in task, `load("mytask.py")` the one 
 Every file in this package holds one task, found by its `@task`.
 """
 
-from descend.tasks.base import Direction, EvaluationSplit, ScalesRates, Task, TaskError, rate_share, task
+from descend.tasks.base import (
+    Averages,
+    Direction,
+    EvaluationSplit,
+    ScalesRates,
+    Task,
+    TaskError,
+    averages,
+    rate_share,
+    task,
+)
 from descend.tasks.registry import Problem, catalog, find, load
 from descend.tasks.script import Script
 from descend.tasks.seeding import seeded
@@ -32,6 +42,7 @@ from descend.tasks.splits import standardize, stratified_split
 from descend.tasks.tensors import TensorTask
 
 __all__ = [
+    "Averages",
     "Direction",
     "EvaluationSplit",
     "Problem",
@@ -40,6 +51,7 @@ __all__ = [
     "Task",
     "TaskError",
     "TensorTask",
+    "averages",
     "catalog",
     "find",
     "load",

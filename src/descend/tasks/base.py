@@ -2,12 +2,13 @@
 
 import math
 from collections.abc import Iterator, Mapping
-from typing import Any, Literal, Protocol, TypeVar
+from typing import Any, Literal, Protocol, TypeVar, cast
 
 from torch import Tensor, nn
 
 Direction = Literal["maximize", "minimize"]
 EvaluationSplit = Literal["validation", "test"]
+Average = Literal["probabilities", "values"]
 
 _MARK = "__descend_task__"
 _TaskClass = TypeVar("_TaskClass", bound=type)
@@ -27,7 +28,7 @@ class Task(Protocol):
     (which of several) and `data` (a file or folder in place of the usual one).
 
     A task may also have `quick`, a mapping: its settings in the smallest honest run, and "steps" if that is not a
-    quarter of the steps; and the method of `ScalesRates`.
+    quarter of the steps; and the members of `ScalesRates` and of `Averages`.
     """
 
     name: str
@@ -77,6 +78,37 @@ class ScalesRates(Protocol):
     def rate_share(self, batch: Any) -> float:
         """Return what the rates of the step on this batch are multiplied by; 1 leaves them as they are."""
         ...
+
+
+class Averages(Protocol):
+    """A task whose models' predictions can be averaged, for ensembles: `evaluate` in two parts.
+
+    For every split, `judge(outputs(model, split), split)` is what `evaluate(model, split)` says of loss and metric.
+    """
+
+    averages: Average
+    """What an average of outputs is: of the probabilities whose logs they are, or of the values themselves."""
+
+    def outputs(self, model: nn.Module, split: EvaluationSplit) -> Tensor:
+        """Return what the model says on a whole split, in evaluation mode: a row for each example.
+
+        Where probabilities are averaged, the rows are their natural logs.
+        """
+        ...
+
+    def judge(self, outputs: Tensor, split: EvaluationSplit) -> Mapping[str, float]:
+        """Return {"loss": ..., metric: ...} of such outputs."""
+        ...
+
+    def targets(self, split: EvaluationSplit) -> Tensor | None:
+        """Return the right class of each row; None where a row is not one distribution over classes."""
+        ...
+
+
+def averages(task: object) -> Averages | None:
+    """Return the task as one whose predictions can be averaged; None if it is none."""
+    members = ("averages", "outputs", "judge", "targets")
+    return cast(Averages, task) if all(hasattr(type(task), member) for member in members) else None
 
 
 def rate_share(task: Task, batch: Any) -> float:

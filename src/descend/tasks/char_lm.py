@@ -10,10 +10,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from descend.restoring import evaluating
 from descend.sequences import sequence_lengths
 from descend.tasks import data
-from descend.tasks.base import Direction, EvaluationSplit, TaskError, task
-from descend.tasks.evaluation import evaluating
+from descend.tasks.base import Average, Direction, EvaluationSplit, TaskError, task
 from descend.tasks.seeding import seeded
 from descend.tasks.subsets import checked_subset
 
@@ -59,6 +59,7 @@ class CharLM:
     direction: Direction = "minimize"
     target = 2.4
     worst = math.inf
+    averages: Average = "probabilities"
     steps = 800
     batch_size = 32
     quick: Mapping[str, int] = {"subset": 200_000, "steps": 75}
@@ -111,14 +112,34 @@ class CharLM:
 
     def evaluate(self, model: nn.Module, split: EvaluationSplit) -> dict[str, float]:
         """Return the cross entropy per character over a whole split, in nats and in bits."""
-        text = self._splits[split].long()
-        count = (len(text) - 1) // _WINDOW
-        characters, following = (text[shift : shift + count * _WINDOW].view(count, _WINDOW) for shift in (0, 1))
+        characters, following = self._windows(split)
         parts = zip(*(torch.split(part, _WINDOWS_AT_ONCE) for part in (characters, following)), strict=True)
         with evaluating(model):
             losses = [self.loss(model, batch).item() * len(batch[0]) for batch in parts]
-        loss = math.fsum(losses) / count
+        loss = math.fsum(losses) / len(characters)
         return {"loss": loss, self.metric: loss / math.log(2)}
+
+    def outputs(self, model: nn.Module, split: EvaluationSplit) -> Tensor:
+        """Return log-probabilities of each next character, shape (characters of the split, known characters)."""
+        parts = torch.split(self._windows(split)[0], _WINDOWS_AT_ONCE)
+        with evaluating(model):
+            return torch.cat([model(part).log_softmax(2).flatten(0, 1) for part in parts])
+
+    def judge(self, outputs: Tensor, split: EvaluationSplit) -> dict[str, float]:
+        """Return the cross entropy of such log-probabilities, in nats and in bits."""
+        loss = -outputs.gather(1, self.targets(split)[:, None]).double().mean().item()
+        return {"loss": loss, self.metric: loss / math.log(2)}
+
+    def targets(self, split: EvaluationSplit) -> Tensor:
+        """Return the characters that follow, by number."""
+        return self._windows(split)[1].flatten()
+
+    def _windows(self, split: EvaluationSplit) -> tuple[Tensor, Tensor]:
+        """Characters and those that follow them, in windows side by side."""
+        text = self._splits[split].long()
+        count = (len(text) - 1) // _WINDOW
+        characters, following = (text[shift : shift + count * _WINDOW].view(count, _WINDOW) for shift in (0, 1))
+        return characters, following
 
     @cached_property
     def _file(self) -> Path:

@@ -12,10 +12,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from descend.restoring import evaluating
 from descend.tasks import conllu, data
-from descend.tasks.base import Direction, EvaluationSplit, TaskError, task
+from descend.tasks.base import Average, Direction, EvaluationSplit, TaskError, task
 from descend.tasks.conllu import Sentence
-from descend.tasks.evaluation import evaluating
 from descend.tasks.lengths import cut, similar
 from descend.tasks.seeding import seeded
 from descend.tasks.subsets import checked_subset
@@ -78,6 +78,7 @@ class Parsing:
     direction: Direction = "maximize"
     target = 0.83
     worst = 0.0
+    averages: Average = "probabilities"
     steps = 1200
     batch_size = 32
     quick: Mapping[str, int] = {"subset": 1500, "steps": 100}
@@ -114,21 +115,46 @@ class Parsing:
 
     def evaluate(self, model: nn.Module, split: EvaluationSplit) -> dict[str, float]:
         """Return the loss, and the shares of words with right head and relation (LAS) and with right head (UAS)."""
-        parser = cast(BiaffineParser, model)
-        sentences = sorted(self._loaded.splits[split], key=lambda sentence: sentence.shape[1])
-        losses, words, right, right_heads = [], 0, 0, 0
+        return self.judge(self.outputs(model, split), split)
+
+    def outputs(self, model: nn.Module, split: EvaluationSplit) -> Tensor:
+        """Return for each word the log-probabilities of its head among the places of the longest sentence (-inf beyond
+        its own), and behind them those of its relation to the right head.
+        """
+        parser, rows = cast(BiaffineParser, model), []
+        longest = max(sentence.shape[1] for sentence in self._loaded.splits[split])
         with evaluating(model):
-            for chosen in cut(range(len(sentences)), _AT_ONCE):
-                batch = padded([sentences[index] for index in chosen])
-                words += count(batch)
+            for batch in self._evaluation_batches(split):
                 encoded = parser.encode(*batch[:2])
                 # To the right heads: a relation counts only where the head found is the right one.
                 scores = parser.heads(encoded, batch[0]), parser.relations(encoded, batch[2])
-                losses.append(_losses(*scores, batch).item())
-                heads, relations = (each.argmax(2) for each in scores)
-                right_heads += int((heads == batch[2]).sum())
-                right += int(((heads == batch[2]) & (relations == batch[3])).sum())
-        return {"loss": math.fsum(losses) / words, self.metric: right / words, "UAS": right_heads / words}
+                heads, relations = (each[batch[2] != IGNORED].log_softmax(1) for each in scores)
+                beyond = (0, longest - heads.shape[1])
+                rows.append(torch.cat([nn.functional.pad(heads, beyond, value=-torch.inf), relations], 1))
+        return torch.cat(rows)
+
+    def judge(self, outputs: Tensor, split: EvaluationSplit) -> dict[str, float]:
+        """Return loss, LAS and UAS of such log-probabilities."""
+        batches = self._evaluation_batches(split)
+        wanted = [torch.cat([batch[row][batch[2] != IGNORED] for batch in batches]) for row in (2, 3)]
+        scores = torch.split(outputs, [outputs.shape[1] - self._loaded.relations, self._loaded.relations], 1)
+        losses = [
+            nn.functional.nll_loss(each.double(), right, ignore_index=IGNORED, reduction="sum").item()
+            for each, right in zip(scores, wanted, strict=True)
+        ]
+        has_head, has_relation = (each.argmax(1) == right for each, right in zip(scores, wanted, strict=True))
+        return {
+            "loss": math.fsum(losses) / len(outputs),
+            self.metric: (has_head & has_relation).double().mean().item(),
+            "UAS": has_head.double().mean().item(),
+        }
+
+    def targets(self, split: EvaluationSplit) -> None:
+        """Return None: a row is two distributions, of the head and of the relation."""
+
+    def _evaluation_batches(self, split: EvaluationSplit) -> list[Batch]:
+        sentences = sorted(self._loaded.splits[split], key=lambda sentence: sentence.shape[1])
+        return [padded(part) for part in cut(sentences, _AT_ONCE)]
 
     @cached_property
     def _loaded(self) -> _Loaded:

@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from descend.tasks.base import Direction, EvaluationSplit, TaskError
-from descend.tasks.evaluation import evaluating
+from descend.restoring import evaluating
+from descend.tasks.base import Average, Direction, EvaluationSplit, TaskError
 from descend.tasks.seeding import seeded
 
 _EVALUATION_BATCH = 128
@@ -94,10 +94,32 @@ class TensorTask(abc.ABC):
 
     def evaluate(self, model: nn.Module, split: EvaluationSplit) -> dict[str, float]:
         """Return loss and metric on a whole split, in evaluation mode; a model in training mode goes back to it."""
-        inputs, targets = self._splits[split]
+        return self.judge(self._outputs(model, split), split)
+
+    @property
+    def averages(self) -> Average:
+        """What an average of outputs is: of probabilities where the targets are classes, else of values."""
+        return "values" if self._splits["test"][1].is_floating_point() else "probabilities"
+
+    def outputs(self, model: nn.Module, split: EvaluationSplit) -> Tensor:
+        """Return what the model says on a whole split: log-probabilities of classes, in dimension 1, or values."""
+        outputs = self._outputs(model, split)
+        return outputs.log_softmax(1) if self.averages == "probabilities" else outputs
+
+    def judge(self, outputs: Tensor, split: EvaluationSplit) -> dict[str, float]:
+        """Return loss and metric of outputs on a whole split."""
+        targets = self._splits[split][1]
+        return {"loss": self.criterion(outputs, targets).item(), self.metric: self.score(outputs, targets)}
+
+    def targets(self, split: EvaluationSplit) -> Tensor | None:
+        """Return the right class of each example; None where targets are no classes, or several for an example."""
+        targets = self._splits[split][1]
+        return targets if self.averages == "probabilities" and targets.ndim == 1 else None
+
+    def _outputs(self, model: nn.Module, split: EvaluationSplit) -> Tensor:
+        inputs = self._splits[split][0]
         with evaluating(model):
-            outputs = torch.cat([model(self.prepare(part)) for part in torch.split(inputs, _EVALUATION_BATCH)])
-            return {"loss": self.criterion(outputs, targets).item(), self.metric: self.score(outputs, targets)}
+            return torch.cat([model(self.prepare(part)) for part in torch.split(inputs, _EVALUATION_BATCH)])
 
     @cached_property
     def _splits(self) -> Mapping[str, tuple[Tensor, Tensor]]:

@@ -10,9 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from descend.restoring import evaluating
 from descend.tasks import data
-from descend.tasks.base import Direction, EvaluationSplit, task
-from descend.tasks.evaluation import evaluating
+from descend.tasks.base import Average, Direction, EvaluationSplit, task
 from descend.tasks.lengths import cut, similar
 from descend.tasks.parallel_text import BEGIN, END, PADDING, Pairs, Vocabulary, joined, read_pairs, words
 from descend.tasks.seeding import seeded
@@ -61,6 +61,7 @@ class Translation:
     direction: Direction = "minimize"
     target = 3.85
     worst = math.inf
+    averages: Average = "probabilities"
     steps = 800
     batch_size = 32
     quick: Mapping[str, int] = {"subset": 4000, "steps": 65}
@@ -94,8 +95,7 @@ class Translation:
 
     def evaluate(self, model: nn.Module, split: EvaluationSplit) -> dict[str, float]:
         """Return the cross entropy per word over a whole split, in nats and in bits; on the test split BLEU as well."""
-        pairs = sorted(self._loaded.numbers[split], key=lambda pair: len(pair[1]))  # so that little is padding
-        batches = [_padded(part) for part in cut(pairs, _AT_ONCE)]
+        batches = self._evaluation_batches(split)
         with evaluating(model):
             losses = math.fsum(_losses(model, batch).double().sum().item() for batch in batches)
             loss = losses / sum(map(_count, batches))
@@ -103,6 +103,30 @@ class Translation:
             if split == "test" and math.isfinite(loss):
                 scores["BLEU"] = self.bleu(model, split)
         return scores
+
+    def outputs(self, model: nn.Module, split: EvaluationSplit) -> Tensor:
+        """Return log-probabilities of each word of the target, shape (words of the split, vocabulary)."""
+        with evaluating(model):
+            return torch.cat(
+                [
+                    model(source, target[:, :-1])[target[:, 1:] != PADDING].log_softmax(1)
+                    for source, target in self._evaluation_batches(split)
+                ]
+            )
+
+    def judge(self, outputs: Tensor, split: EvaluationSplit) -> dict[str, float]:
+        """Return the cross entropy of such log-probabilities, in nats and in bits; no BLEU, which needs a model."""
+        loss = -outputs.gather(1, self.targets(split)[:, None]).double().mean().item()
+        return {"loss": loss, self.metric: loss / math.log(2)}
+
+    def targets(self, split: EvaluationSplit) -> Tensor:
+        """Return the words of the target by number, ends of sentences among them."""
+        targets = [target[:, 1:] for _, target in self._evaluation_batches(split)]
+        return torch.cat([target[target != PADDING] for target in targets])
+
+    def _evaluation_batches(self, split: EvaluationSplit) -> list[Batch]:
+        pairs = sorted(self._loaded.numbers[split], key=lambda pair: len(pair[1]))  # so that little is padding
+        return [_padded(part) for part in cut(pairs, _AT_ONCE)]
 
     @torch.no_grad()
     def bleu(self, model: nn.Module, split: EvaluationSplit) -> float:

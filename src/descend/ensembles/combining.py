@@ -1,0 +1,55 @@
+"""What averaging predictions means: softmax outputs for classes, the outputs themselves for values."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor
+
+Average = Literal["softmax", "mean"]
+"""How outputs are averaged: "softmax" the probabilities of scores, "mean" the outputs as they are."""
+
+
+def check_average(average: str) -> None:
+    """Refuse another word than those of `Average`.
+
+    Raises:
+        ValueError: says which there are.
+    """
+    if average not in get_args(Average):
+        raise ValueError(f"average is {average!r}; give 'softmax' for scores of classes, or 'mean' for values")
+
+
+def member_output(output: object, average: Average, dim: int) -> Tensor:
+    """Return what one member adds to the average: probabilities, or its output.
+
+    Raises:
+        TypeError: the model gave something other than one tensor.
+    """
+    if not isinstance(output, Tensor):
+        raise TypeError(
+            f"the model gave a {type(output).__name__}; an ensemble averages one tensor: give forward, a function of "
+            "model and batch that returns it"
+        )
+    return torch.softmax(output, dim) if average == "softmax" else output
+
+
+def log_mean(log_probabilities: Iterable[Tensor]) -> Tensor:
+    """Return the log of the mean of probabilities that are given by their logs, one tensor held beside the sum.
+
+    Args:
+        log_probabilities: of the members, all of one shape; at least one.
+
+    Raises:
+        ValueError: there is none.
+    """
+    total, count = None, 0
+    for one in log_probabilities:
+        total = one if total is None else torch.logaddexp(total, one)
+        count += 1
+    if total is None:
+        raise ValueError("no member to average; give one or more")
+    return total - math.log(count)

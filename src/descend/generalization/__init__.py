@@ -1,0 +1,32 @@
+"""What lies between solutions: the loss on lines and planes through trained weights.
+
+    def evaluate(state):                                     # on held-out data, say
+        model.load_state_dict(state)
+        recompute_batch_norm(model, loader)                  # of descend.averaging, where the model has such layers
+        return Measured(loss(model), error(model))
+
+    line = path(first, second, evaluate)                     # line.losses, line.barrier
+    between = barriers([first, second, third], evaluate)     # between.matrix: which of them can be averaged
+    seen = surface(Plane.through(first, second, third), evaluate)
+
+States are what `model.state_dict()` gives. Where the barrier between two is near 0, their average is a solution too.
+"""
+
+from __future__ import annotations
+
+from descend.generalization.interpolation import Barriers, Evaluate, Measured, Path, State, barriers, interpolate, path
+from descend.generalization.planes import Plane, Surface, surface
+
+__all__ = [
+    "Barriers",
+    "Evaluate",
+    "Measured",
+    "Path",
+    "Plane",
+    "State",
+    "Surface",
+    "barriers",
+    "interpolate",
+    "path",
+    "surface",
+]

@@ -1,0 +1,290 @@
+"""`Snapshots`: takes them in a training loop, and resumes that loop in mid-cycle."""
+
+from __future__ import annotations
+
+import io
+import itertools
+import pickle
+import random
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import torch
+from torch import nn
+
+from descend.applied_steps import AppliedSteps
+from descend.optimizer import Optimizer
+from descend.restoring import check_pair, evaluating
+from descend.schedules import Schedule
+from descend.snapshots import files
+from descend.snapshots.files import SnapshotError
+from descend.snapshots.store import Snapshot, SnapshotStore
+
+if TYPE_CHECKING:
+    from descend.ensembles import Ensemble
+
+PROGRESS = "progress.pt"
+
+
+class Snapshots:
+    """Takes a snapshot at the end of every cycle of a schedule, and resumes training between them.
+
+    Call `step` after every `optimizer.step()`; one that a gradient scaler skipped, or that only accumulated gradients,
+    ends no cycle. Each snapshot also saves the progress, so that `resume` never goes back behind it.
+
+    Args:
+        folder: of the store, one for each training run.
+        model: the one that is trained; DistributedDataParallel and torch.compile around it are seen through.
+        optimizer: that trains it: one of descend's, whose schedules say where cycles end, or any other of torch's kind
+            with `schedule`.
+        schedule: where cycles end, for other optimizers; the number of their steps is counted by `step`.
+        metric: judges the model when a snapshot is taken, on validation data; called in evaluation mode without
+            gradients.
+        keep: how many snapshots to keep at most, the last ones; None for all.
+        max_bytes: how many bytes they may take.
+        best: keep those whose metric is highest ("max") or lowest ("min") instead.
+        also: what else `save` and `resume` hold: a torch.Generator, or anything with `state_dict` and
+            `load_state_dict`, such as a gradient scaler, a resumable sampler or a scheduler of torch.
+
+    Raises:
+        ValueError: no schedule has cycles, the optimizer is not the model's, or an option makes no sense.
+        SnapshotError: the folder holds snapshots of another architecture, or cannot be read.
+    """
+
+    def __init__(
+        self,
+        folder: str | Path,
+        model: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        *,
+        schedule: Schedule | None = None,
+        metric: Callable[[nn.Module], float] | None = None,
+        keep: int | None = None,
+        max_bytes: int | None = None,
+        best: Literal["max", "min"] | None = None,
+        also: Mapping[str, Any] | None = None,
+    ) -> None:
+        check_pair(model, optimizer)
+        if best is not None and metric is None:
+            raise ValueError(f"best is {best!r}; give metric, a function of the model, by which snapshots are judged")
+        _check_cycles(optimizer, schedule)
+        self._also = dict(also or {})
+        for name, value in self._also.items():
+            if not isinstance(value, torch.Generator) and not hasattr(value, "load_state_dict"):
+                raise ValueError(
+                    f"also: {name} is a {type(value).__name__}; give a torch.Generator, or what has state_dict and "
+                    "load_state_dict"
+                )
+        self.store = SnapshotStore(folder, keep=keep, max_bytes=max_bytes, best=best)
+        self.store.check(model)
+        self._model, self._optimizer, self._schedule, self._metric = model, optimizer, schedule, metric
+        self._applied = AppliedSteps(optimizer)
+        self._seen = self._applied.count
+
+    def step(self) -> Snapshot | None:
+        """Take a snapshot if a cycle has just ended; call it after `optimizer.step()`.
+
+        Returns:
+            The snapshot, if one was taken and the budget keeps it.
+
+        Raises:
+            SnapshotError: it cannot be written; training may go on, and what was stored before is as it was.
+        """
+        steps = self._applied.count
+        if steps == self._seen:  # a step that was skipped, or one of several for one batch
+            return None
+        self._seen = steps
+        if (
+            not any(one.ends_cycle(steps) for one in _schedules(self._optimizer, self._schedule))
+            or not _is_first_process()
+        ):
+            return None
+        taken = self.store.add(self._model, step=steps, cycle=self._cycle(steps), metric=self._judged())
+        if not _has_other_processes():
+            self.save()
+        return taken
+
+    def save(self) -> None:
+        """Save the progress: model, optimizer, clock, the global random generators, and what is in `also`.
+
+        Raises:
+            SnapshotError: it cannot be written, or something in it cannot be loaded safely; the one before is kept.
+            RuntimeError: there are several processes.
+        """
+        _refuse_other_processes()
+        also = {name: _state(value) for name, value in self._also.items()}
+        self._check_loadable(also)
+        progress = {
+            "format": 1,
+            "steps": self._applied.count,
+            "model": files.unwrapped(self._model).state_dict(),
+            "optimizer": self._optimizer.state_dict(),
+            "random": _random_state(),
+            "also": also,
+        }
+        self.store.folder.mkdir(parents=True, exist_ok=True)
+        files.write(self.store.folder / PROGRESS, lambda file: torch.save(progress, file))
+
+    def resume(self) -> int:
+        """Put everything back as it was when the progress was last saved, bit for bit.
+
+        Returns:
+            The number of applied steps; 0 where nothing was saved, which changes nothing.
+
+        Raises:
+            SnapshotError: the progress is damaged, or of another model, optimizer or `also`.
+            RuntimeError: there are several processes.
+        """
+        _refuse_other_processes()
+        path = self.store.folder / PROGRESS
+        if not path.exists():
+            if len(self.store):
+                raise SnapshotError(
+                    f"{self.store.folder} holds {len(self.store)} snapshots and no progress to go on from; take "
+                    "another folder, or remove them with store.clear()"
+                )
+            return 0
+        progress = self._loaded(path)
+        files.load_into(self._model, progress["model"], f"the progress in {path}")
+        try:
+            self._optimizer.load_state_dict(progress["optimizer"])
+        except (ValueError, KeyError, TypeError) as error:
+            raise SnapshotError(f"{path} is of another optimizer ({error}); build it as it was") from error
+        for name, value in self._also.items():
+            _put_back(value, progress["also"][name])
+        _restore_random(progress["random"])
+        self._applied.go_on_from(progress["steps"])
+        self._seen = self._applied.count
+        return self._seen
+
+    def ensemble(self, last: int | None = None, **options: Any) -> Ensemble:
+        """Return the ensemble of the last snapshots.
+
+        Args:
+            last: how many; None for all that are kept.
+            options: of `descend.Ensemble`.
+        """
+        from descend.ensembles import Ensemble
+
+        return Ensemble(files.unwrapped(self._model), self.store.last(last), **options)
+
+    def _cycle(self, steps: int) -> int:
+        """How many cycles have ended after so many steps."""
+        return len({end for one in _schedules(self._optimizer, self._schedule) for end in _until(one, steps)})
+
+    def _judged(self) -> float | None:
+        if self._metric is None:
+            return None
+        with evaluating(self._model):
+            return float(self._metric(self._model))
+
+    def _check_loadable(self, also: Mapping[str, Any]) -> None:
+        """What is saved must load without running code that a file brings."""
+        for name, state in also.items():
+            content = io.BytesIO()
+            torch.save(state, content)
+            content.seek(0)
+            try:
+                torch.load(content, weights_only=True)
+            except pickle.UnpicklingError as error:
+                raise SnapshotError(
+                    f"also: the state of {name} holds more than numbers, texts, lists, dicts and tensors, and could "
+                    "not be loaded safely; leave it out, and resume it yourself"
+                ) from error
+
+    def _loaded(self, path: Path) -> dict[str, Any]:
+        try:
+            progress: dict[str, Any] = torch.load(path, weights_only=True, map_location="cpu")
+            there, here = set(progress["also"]), set(self._also)
+        except (OSError, RuntimeError, EOFError, pickle.UnpicklingError, KeyError, TypeError, ValueError) as error:
+            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+            raise SnapshotError(
+                f"{path} cannot be read ({reason}); without it training starts over, in another folder. The snapshots "
+                "are usable"
+            ) from error
+        if there != here:
+            raise SnapshotError(
+                f"{path} was saved with also={sorted(there)}, and this has {sorted(here)}; give the same names"
+            )
+        return progress
+
+
+def _schedules(optimizer: torch.optim.Optimizer, given: Schedule | None) -> list[Schedule]:
+    """The schedules at whose ends of cycles there is a snapshot: what is given, else the optimizer's own."""
+    if given is not None:
+        return [given]
+    return optimizer._schedules.every() if isinstance(optimizer, Optimizer) else []
+
+
+def _check_cycles(optimizer: torch.optim.Optimizer, given: Schedule | None) -> None:
+    if given is not None and not isinstance(given, Schedule):
+        raise ValueError(f"schedule is {given!r}; give one of descend.schedules, such as snapshot(steps, 6)")
+    if not isinstance(optimizer, Optimizer) and given is None:
+        raise ValueError(
+            f"{type(optimizer).__name__} does not say where cycles end; give schedule, such as "
+            "descend.schedules.snapshot(steps, 6)"
+        )
+    if not any(map(_has_cycles, _schedules(optimizer, given))):
+        raise ValueError(
+            "no schedule has cycles; build the optimizer with lr=0.1 * descend.schedules.snapshot(steps, 6), say, or "
+            "give such a schedule"
+        )
+
+
+def _has_cycles(schedule: Schedule) -> bool:
+    return next(schedule.cycles(), None) is not None
+
+
+def _until(schedule: Schedule, steps: int) -> Iterator[int]:
+    return itertools.takewhile(lambda end: end <= steps, schedule.cycles())
+
+
+def _state(value: Any) -> Any:
+    return value.get_state() if isinstance(value, torch.Generator) else value.state_dict()
+
+
+def _put_back(value: Any, state: Any) -> None:
+    if isinstance(value, torch.Generator):
+        value.set_state(state)
+    else:
+        value.load_state_dict(state)
+
+
+def _random_state() -> dict[str, Any]:
+    """The states of the global generators of Python, NumPy and torch, on the devices in use, as plain values."""
+    name, keys, *rest = np.random.get_state()
+    devices = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
+    return {
+        "python": random.getstate(),
+        "numpy": (name, torch.from_numpy(np.asarray(keys).astype(np.int64)), *rest),
+        "torch": torch.get_rng_state(),
+        "cuda": devices,
+    }
+
+
+def _restore_random(states: Mapping[str, Any]) -> None:
+    random.setstate(states["python"])
+    name, keys, *rest = states["numpy"]
+    np.random.set_state((name, keys.numpy().astype(np.uint32), *rest))
+    torch.set_rng_state(states["torch"])
+    if torch.cuda.is_available() and states["cuda"]:
+        torch.cuda.set_rng_state_all(states["cuda"])
+
+
+def _has_other_processes() -> bool:
+    distributed = torch.distributed
+    return distributed.is_available() and distributed.is_initialized() and distributed.get_world_size() > 1
+
+
+def _is_first_process() -> bool:
+    return not _has_other_processes() or torch.distributed.get_rank() == 0
+
+
+def _refuse_other_processes() -> None:
+    if _has_other_processes():
+        raise RuntimeError(
+            "the progress of one process is saved, and there are several; use torch.distributed.checkpoint for it. "
+            "Snapshots are taken by the first process"
+        )
