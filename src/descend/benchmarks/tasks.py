@@ -106,7 +106,7 @@ def _seconds_of_step(task: tasks.Problem) -> float:
 @contextlib.contextmanager
 def _all_threads() -> Iterator[None]:
     """Let trials in this process take torch's default number of threads, which no run of ours does."""
-    with mock.patch.object(trial, "_one_thread", contextlib.nullcontext):
+    with mock.patch.object(trial, "one_thread", contextlib.nullcontext):
         yield
 
 

@@ -15,14 +15,16 @@ class Interrupted(KeyboardInterrupt):
     Args:
         done: trials that are finished and kept.
         total: trials that the run has.
+        what: is done, where it is no trials.
     """
 
-    def __init__(self, done: int, total: int) -> None:
+    def __init__(self, done: int, total: int, what: str = "trials") -> None:
         super().__init__()
+        self.what = what
         self.done = done
         self.total = total
         self.command: str | None = None
 
     def __str__(self) -> str:
         how = f":\n  {self.command}" if self.command else "."
-        return f"stopped after {self.done} of {self.total} trials, which are kept. The same command goes on{how}"
+        return f"stopped after {self.done} of {self.total} {self.what}, which are kept. The same command goes on{how}"

@@ -113,7 +113,14 @@ def averageable(task: object) -> Averages:
 
 
 @torch.no_grad()
-def renew_batch_norm(task: Task, model: nn.Module, seed: int) -> None:
-    """Recompute the statistics of batch normalization over training batches; nothing where there is none."""
-    count = min(BATCHES, max(1, task.sizes["train"] // task.batch_size))
+def renew_batch_norm(task: Task, model: nn.Module, seed: int, batches: int = BATCHES) -> None:
+    """Recompute the statistics of batch normalization over training batches; nothing where there is none.
+
+    Args:
+        task: has the batches.
+        model: in any mode.
+        seed: of the batches.
+        batches: how many, at most an epoch.
+    """
+    count = min(batches, max(1, task.sizes["train"] // task.batch_size))
     recompute_batch_norm(model, islice(task.batches(seed), count), forward=task.loss)

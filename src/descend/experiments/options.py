@@ -138,27 +138,40 @@ def resolve(
     names = _rule_names(OPTIMIZERS if optimizers is None else optimizers)
     default = smallest_honest(task, quick_steps) if quick else _numbers(FULL, task.steps)
     settings = settings or {}
-    file = Path(name) if is_file_reference(name) else None
-    taken = _at_least("steps", FEWEST_STEPS, default["steps"] if steps is None else steps)
+    taken = at_least("steps", FEWEST_STEPS, default["steps"] if steps is None else steps)
     if snapshots is not None:
-        taken = _divided(_at_least("snapshots", 2, snapshots), taken, steps is not None)
+        taken = _divided(at_least("snapshots", 2, snapshots), taken, steps is not None)
         _check_snapshots(task, names, schedule)
         schedule = f"snapshot({taken}, {snapshots})"
     return Options(
-        task=file.as_posix() if file else name,
-        task_sha256=_hash_of_file(file) if file else None,
-        modules_sha256={name: _hash_of_file(path) for name, path in modules_beside(file).items()} if file else {},
+        task=Path(name).as_posix() if is_file_reference(name) else name,
         settings=settings,
-        data_sha256=_hash_of_data(list(data_files) or _files(settings.get("data"))),
+        **hashes(name, settings, data_files),
         optimizers=names,
-        trials=_at_least("trials", 1, default["trials"] if trials is None else trials),
-        seeds=_at_least("seeds", 1, default["seeds"] if seeds is None else seeds),
+        trials=at_least("trials", 1, default["trials"] if trials is None else trials),
+        seeds=at_least("seeds", 1, default["seeds"] if seeds is None else seeds),
         steps=taken,
         quick=quick,
         grid=_grid(grid or {}, names),
         schedule=None if schedule is None else _schedule(schedule, taken),
         snapshots=snapshots,
     )
+
+
+def hashes(name: str, settings: Mapping[str, Any], data_files: Iterable[Path]) -> dict[str, Any]:
+    """Return the hashes by which a run knows its task's file, the modules beside that, and its data.
+
+    Args:
+        name: the task's name or file.
+        settings: of the task.
+        data_files: that it reads; without, all that its setting `data` names.
+    """
+    file = Path(name) if is_file_reference(name) else None
+    return {
+        "task_sha256": _hash_of_file(file) if file else None,
+        "modules_sha256": {name: _hash_of_file(path) for name, path in modules_beside(file).items()} if file else {},
+        "data_sha256": _hash_of_data(list(data_files) or _files(settings.get("data"))),
+    }
 
 
 def smallest_honest(task: Problem, quick_steps: int | None = None) -> dict[str, int]:
@@ -197,7 +210,7 @@ def processes(asked: int | None, cores: int, options: Options) -> int:
     Raises:
         UsageError: fewer than one was asked for.
     """
-    wanted = cores if asked is None else _at_least("workers", 1, asked)
+    wanted = cores if asked is None else at_least("workers", 1, asked)
     return min(wanted, options.trials_in_all())
 
 
@@ -274,6 +287,10 @@ def _schedule(text: str, steps: int) -> str:
 
 def _divided(snapshots: int, steps: int, was_given: bool) -> int:
     """Return steps that snapshots divide: those given, or the next multiple above a default."""
+    if snapshots > steps // 2:
+        raise UsageError(
+            f"snapshots is {snapshots}, but a cycle takes 2 steps or more, and there are {steps}; take fewer"
+        )
     above = -(-steps // snapshots) * snapshots
     if was_given and above != steps:
         below = above - snapshots
@@ -350,7 +367,8 @@ def _numbers(thoroughness: Thoroughness, task_steps: int) -> dict[str, int]:
     return {"trials": thoroughness.trials, "seeds": thoroughness.seeds, "steps": steps}
 
 
-def _at_least(name: str, least: int, value: int) -> int:
+def at_least(name: str, least: int, value: int) -> int:
+    """Return a whole number, refused with UsageError below the least."""
     if isinstance(value, bool) or not isinstance(value, int):
         raise UsageError(f"{name} is {value!r}; give a whole number")
     if value < least:

@@ -17,10 +17,11 @@ if sys.platform != "win32":
 
 MANIFEST, TRIALS, RESULTS, REPORT = "manifest.json", "trials.db", "results.json", "report.html"
 LOGS, SNAPSHOTS, ENSEMBLE = "logs", "snapshots", "ensemble"
+ENSEMBLE_RESULTS, ENSEMBLE_REPORT = "ensemble.json", "ensemble.html"
 MARKER = ".descend-run"
 """Tells that the directory is a run's, and is locked while a process works in it."""
 
-_WRITTEN = (REPORT, RESULTS, TRIALS, MANIFEST)
+_WRITTEN = (ENSEMBLE_REPORT, ENSEMBLE_RESULTS, REPORT, RESULTS, TRIALS, MANIFEST)
 """What a run writes, in the order of deletion: the manifest goes last, as trials without it mean nothing."""
 
 
@@ -96,6 +97,31 @@ def opened(path: Path, manifest: dict[str, Any], fresh: bool = False) -> Iterato
             if fresh or not (path / RESULTS).exists():
                 raise unwritable(path, error) from error
         yield RunDirectory(path, _agreed(path, manifest))
+
+
+@contextmanager
+def reopened(path: Path) -> Iterator[RunDirectory]:
+    """Open the directory of a finished comparison, to add to it; while it is open no other process can open it.
+
+    Raises:
+        RunError: there is no finished comparison, it is damaged or in use, or it cannot be written.
+    """
+    if not path.is_dir() or not _is_run(path):
+        raise RunError(f"{path} is no run of `descend compare`; give the directory of one")
+    try:
+        manifest = _read_manifest(path)
+        command = manifest["command"]
+    except (OSError, ValueError, KeyError) as error:
+        raise RunError(f"{path / MANIFEST} cannot be read ({error}); give the directory of another run") from error
+    try:
+        with open(path / MARKER, "a+", encoding="utf-8") as marker:
+            _lock(marker, path)
+            run = RunDirectory(path, manifest)
+            if run.results() is None:
+                raise RunError(f"{path} holds a run that is not finished; finish it with:\n  {command}")
+            yield run
+    except OSError as error:
+        raise unwritable(path, error) from error
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:

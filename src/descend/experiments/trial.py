@@ -121,7 +121,7 @@ def run(
     """
     log = log or Silent()
     shape = shape or schedule(steps)
-    with _one_thread(), seeded(trial.seed):
+    with one_thread(), seeded(trial.seed):
         if isinstance(task, Script):
             ran = handle.run(task, trial, steps, _arguments(trial, shape), log)
             return _record(task, trial, ran.training, ran.test, _state_bytes(ran.optimizer), ran.fixed)
@@ -161,7 +161,7 @@ def warm_up(task: Problem, trial: Trial) -> None:
     """
     if isinstance(task, Script):
         return
-    with _one_thread(), seeded(trial.seed):
+    with one_thread(), seeded(trial.seed):
         model, optimizer = _made(task, trial, schedule(2))
         step(task, model, optimizer, task.batches(trial.seed), Training())
 
@@ -233,7 +233,8 @@ def _state_bytes(optimizer: torch.optim.Optimizer) -> int:
 
 
 @contextmanager
-def _one_thread() -> Iterator[None]:
+def one_thread() -> Iterator[None]:
+    """Run a block on one thread of torch, so that its numbers do not depend on the machine's cores."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:

@@ -45,6 +45,11 @@ def write(run: Path | str, out: Path | str | None = None) -> Path:
     return target
 
 
+def write_ensemble(run: Path | str) -> Path:
+    """Write the page of a study of snapshots from its `ensemble.json`."""
+    return Path(run) / "ensemble.html"
+
+
 def join(runs: Sequence[Path | str], out: Path | str = "joined.html") -> Path:
     """Write one page on several runs: what changed between them, and what that did to the results.
 

@@ -6,9 +6,12 @@ import hashlib
 import json
 import os
 from collections.abc import Callable, Mapping
+from contextlib import suppress
+from functools import cache
 from pathlib import Path
 from typing import Any, BinaryIO, TypeAlias
 
+import torch
 from torch import Tensor, nn
 
 State: TypeAlias = Mapping[str, Tensor]
@@ -40,14 +43,16 @@ def state_of(model: nn.Module) -> dict[str, Tensor]:
     """Return the tensors of a model as they are now, by the names that its class knows.
 
     Raises:
-        SnapshotError: the model keeps something in its state that is no plain tensor.
+        SnapshotError: the model keeps something in its state that is no plain tensor, or of a type that safetensors
+            does not know.
     """
-    state = unwrapped(model).state_dict()
+    model = unwrapped(model)
+    state = model.state_dict()
     for name, value in state.items():
-        if type(value) not in (Tensor, nn.Parameter):
+        if (what := _unfit(value)) is not None:
             raise SnapshotError(
-                f"'{name}' of {type(model).__name__} is a {type(value).__name__}, which a snapshot cannot hold; "
-                "plain tensors can be kept (gather what is sharded first)"
+                f"'{name}' of {type(model).__name__} is {what}, which a snapshot cannot hold; plain tensors can be kept "
+                "(gather what is sharded, and convert what is of another type)"
             )
     return dict(state)
 
@@ -105,19 +110,16 @@ def packed(state: State, header: Mapping[str, Any]) -> bytes:
     Args:
         state: plain tensors by name.
         header: what JSON can hold, kept in the file beside them.
-
-    Raises:
-        SnapshotError: a tensor's type is not known to safetensors.
     """
     from safetensors.torch import save
 
     aliases = _aliases(state)
-    held = {name: _whole(value) for name, value in state.items() if name not in aliases}
+    held: dict[str, Tensor] = {}
+    for name, value in state.items():
+        if name not in aliases:
+            held[name] = _alone(value, held)
     metadata = {_HEADER: json.dumps({**header, "aliases": aliases, "order": list(state)}, sort_keys=True)}
-    try:
-        return save(held, metadata)
-    except KeyError as error:
-        raise SnapshotError(f"a snapshot cannot hold tensors of type {error}; convert them first") from error
+    return save(held, metadata)
 
 
 def read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -134,7 +136,7 @@ def read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (it is no dict)
             aliases, order = header.pop("aliases"), header.pop("order")
             return {name: tensors[aliases.get(name, name)] for name in order}, header
-    except (OSError, SafetensorError, KeyError, ValueError) as error:
+    except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
         raise SnapshotError(f"{path} cannot be read as a snapshot ({error})") from error
 
 
@@ -147,6 +149,8 @@ def sha256(path: Path) -> str:
 def write(path: Path, write_to: Callable[[BinaryIO], object]) -> None:
     """Write a file in one step: a reader sees the old one or the new one, never a part.
 
+    One process at a time may write it. What a kill left of an unfinished one is overwritten.
+
     Args:
         path: of the file.
         write_to: is given a file to write to.
@@ -154,13 +158,15 @@ def write(path: Path, write_to: Callable[[BinaryIO], object]) -> None:
     Raises:
         SnapshotError: the disk is full or cannot be written; nothing is left of the new file.
     """
-    unfinished = path.with_name(f".{path.name}-{os.getpid()}.new")
+    unfinished = path.with_name(f".{path.name}.new")
     try:
-        with unfinished.open("wb") as file:
+        with unfinished.open("w+b") as file:
             write_to(file)
             file.flush()
             os.fsync(file.fileno())
         os.replace(unfinished, path)
+    except SnapshotError:
+        raise
     except (OSError, RuntimeError) as error:  # torch.save raises the latter on a full disk
         reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
         raise SnapshotError(
@@ -168,7 +174,8 @@ def write(path: Path, write_to: Callable[[BinaryIO], object]) -> None:
             "folder"
         ) from error
     finally:
-        unfinished.unlink(missing_ok=True)
+        with suppress(OSError):  # it is not there, or there is an error already
+            unfinished.unlink()
 
 
 def _aliases(state: State) -> dict[str, str]:
@@ -176,16 +183,38 @@ def _aliases(state: State) -> dict[str, str]:
     aliases: dict[str, str] = {}
     seen: dict[tuple[Any, ...], str] = {}
     for name, value in state.items():
-        place = (value.device, value.data_ptr(), value.dtype, value.shape, value.stride())
+        place = (value.device, value.data_ptr(), value.dtype, value.shape, value.stride(), value.is_conj())
         if value.numel() and seen.setdefault(place, name) != name:
             aliases[name] = seen[place]
     return aliases
 
 
-def _whole(value: Tensor) -> Tensor:
+def _alone(value: Tensor, others: Mapping[str, Tensor]) -> Tensor:
     """A tensor as safetensors takes it: on the CPU, dense, and alone in its memory."""
-    value = value.detach().cpu().contiguous()
-    return value if value.untyped_storage().nbytes() == value.numel() * value.element_size() else value.clone()
+    value = value.detach().cpu().resolve_conj().resolve_neg().contiguous()
+    storage = value.untyped_storage()
+    is_shared = any(other.untyped_storage().data_ptr() == storage.data_ptr() for other in others.values())
+    return value.clone() if is_shared or storage.nbytes() != value.nbytes else value
+
+
+def _unfit(value: Any) -> str | None:
+    """What it is about a value of a model's state that no file of safetensors can hold."""
+    if type(value) not in (Tensor, nn.Parameter):
+        return f"a {type(value).__name__}"
+    if value.layout is not torch.strided or value.is_meta:
+        return "sparse" if value.layout is not torch.strided else "without data, on the meta device"
+    return None if _is_known(value.dtype) else f"of type {str(value.dtype).removeprefix('torch.')}"
+
+
+@cache
+def _is_known(dtype: torch.dtype) -> bool:
+    from safetensors.torch import save
+
+    try:
+        save({"": torch.empty(0, dtype=dtype)})
+    except (KeyError, RuntimeError):
+        return False
+    return True
 
 
 def _shown(shape: Any) -> str:

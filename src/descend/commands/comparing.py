@@ -1,37 +1,22 @@
-"""The functions behind the commands: `compare`, `range_test`, `report`, `show`, `list_`, `cache`, `bench`.
-
-Each is what `descend <command>` calls, and as good in a script:
-
-    comparison = descend.compare("digits", ["adamw", "sgd"], quick=True, out="runs/mine")
-    comparison.results["summary"]
-"""
+"""`compare` and `range_test`: what trains on tasks."""
 
 from __future__ import annotations
 
 import contextlib
-import importlib.util
-import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from descend.commands.needs import FOR_COMPARISONS, check_writable, require
+
 if TYPE_CHECKING:
-    from descend.backends.kernel_cache import Entry
-    from descend.benchmarks.targets import Sizes
     from descend.experiments.compare import Progress
     from descend.experiments.run_directory import RunDirectory
     from descend.rate_range import RangeTest
     from descend.schedules import Schedule
     from descend.tasks import Problem
-
-
-INSTALL = "pip install 'descend[lab]'"
-"""What installs the packages that experiments and the command line need beside torch."""
-
-_FOR_REPORTS = ("scipy", "altair", "jinja2", "vl_convert")
-_FOR_COMPARISONS = ("loky", "optuna", "scipy", "sklearn", "altair", "jinja2", "vl_convert")
 
 
 @dataclass(frozen=True)
@@ -49,21 +34,6 @@ class Comparison:
     results: Mapping[str, Any]
     report: Path
     note: str = ""
-
-
-@dataclass(frozen=True)
-class Cache:
-    """The cache of compiled kernels.
-
-    Attributes:
-        directory: where it is.
-        kernels: what it holds, the last used first.
-        removed: how many kernels have just been removed.
-    """
-
-    directory: Path
-    kernels: Sequence[Entry]
-    removed: int = 0
 
 
 def compare(
@@ -123,7 +93,7 @@ def compare(
         RunError: the run directory holds something else, is in use, damaged, or cannot be written.
         Interrupted: stopped by Ctrl-C; the message says how to go on.
     """
-    _require(_FOR_COMPARISONS)
+    require(FOR_COMPARISONS)
     from descend import tasks
     from descend.experiments import compare as protocol
     from descend.experiments import options, run_directory
@@ -226,14 +196,14 @@ def range_test(
         UsageError: another argument makes no sense.
         RunError: the picture cannot be written.
     """
-    _require(_FOR_COMPARISONS)
+    require(FOR_COMPARISONS)
     from descend.experiments import options, task_range
     from descend.experiments.errors import UsageError
     from descend.tasks import TaskError
 
     if out is not None and Path(out).suffix not in (".svg", ".png", ".html"):
         raise UsageError(f"out is {str(out)!r}; give a file that ends in .svg, .png or .html")
-    _check_writable(out)
+    check_writable(out)
     try:
         found = task_range.run(
             task,
@@ -252,169 +222,6 @@ def range_test(
     if out is not None:
         task_range.save_picture(found, Path(out))
     return found
-
-
-def report(runs: Sequence[str | Path], *, out: str | Path | None = None) -> Path:
-    """Write the report of a finished run anew; or of several runs one that shows what changed between them.
-
-    Args:
-        runs: directories of finished runs, or the `results.json` in them. Each is compared with the first of its task.
-        out: an HTML file; by default `report.html` in the one run, or `joined.html` here, which replaces nothing but an
-            earlier one. The data of joined runs go into a JSON file beside it.
-
-    Returns:
-        The page.
-
-    Raises:
-        ModuleNotFoundError: a package of the lab extra is missing.
-        UsageError: no run is given.
-        RunError: a run is missing, not finished, damaged, of a newer format or given twice, or `out` cannot be written.
-    """
-    _require(_FOR_REPORTS)
-    from descend import report as pages
-    from descend.experiments.errors import RunError, UsageError
-
-    if isinstance(runs, (str, Path)) or not runs:
-        raise UsageError("runs: give a list of one run or more, such as runs/demo")
-    try:
-        if len(runs) == 1:
-            return pages.write(runs[0], out)
-        return pages.join(runs, "joined.html" if out is None else out)
-    except ValueError as error:
-        raise RunError(str(error)) from error
-    except OSError as error:  # one of ours speaks for itself, one of the system names the file
-        remedy = f"{error.filename}: {error.strerror}; --out names another file for the page"
-        raise RunError(remedy if error.filename else str(error)) from error
-
-
-def show(name: str, /, *, source: str | None = None, **hyper_parameters: Any) -> str:
-    """Describe an optimizer: formula, LaTeX, state, cost, and the variants of its rule; or give its source code.
-
-    Args:
-        name: of the rule or the class, such as "adamw" or "AdamW".
-        source: the language of the source code, "cpp" (the fused kernel) or "python"; by default the description.
-        hyper_parameters: choose the variant, such as momentum=0.9; the others have their defaults.
-
-    Raises:
-        UsageError: the name, a hyper-parameter or the language is unknown, or a value is impossible.
-    """
-    from descend import description
-
-    return description.describe(name, source, hyper_parameters)
-
-
-def list_(kind: str | None = None) -> dict[str, dict[str, str]]:
-    """Name what there is, a line each.
-
-    Args:
-        kind: "optimizers", "schedules" or "tasks"; by default all three.
-
-    Returns:
-        For each kind the names, each with its line.
-
-    Raises:
-        UsageError: there is no such kind.
-    """
-    from descend import listing
-
-    return listing.listed(kind)
-
-
-def cache(*, clear: bool = False) -> Cache:
-    """List the compiled kernels that are kept on disk, or remove them.
-
-    A kernel is compiled again when it is needed; processes that have loaded it run on. One that was not loaded for
-    90 days is removed when another one is stored.
-
-    Args:
-        clear: remove them all.
-
-    Raises:
-        RunError: there is no home directory, or a file cannot be removed.
-    """
-    from descend.backends import kernel_cache
-    from descend.experiments.errors import RunError
-
-    try:
-        removed = kernel_cache.clear() if clear else 0
-        return Cache(kernel_cache.directory(), kernel_cache.entries(), removed)
-    except OSError as error:
-        where = f"{error.filename}: " if error.filename else ""
-        raise RunError(f"{where}{error.strerror}") from error
-
-
-def bench(
-    *,
-    quick: bool = False,
-    threads: Sequence[int] | None = None,
-    rounds: int | None = None,
-    cases: Sequence[str] | None = None,
-    rules: Sequence[str] | None = None,
-    heavyball: bool = False,
-    sizes: Sizes | None = None,
-    out: str | Path | None = None,
-    progress: Callable[[str], None] | None = None,
-) -> str:
-    """Measure steps beside torch's and beside the memory's bandwidth, and what a first step takes.
-
-    Args:
-        quick: fewer rounds and rules, labelled as a screening.
-        threads: the numbers of threads, none above the number of cores (1 and 2).
-        rounds: how often each contestant is timed (15; quick: 5); short steps take twice as many.
-        cases: some of "large", "model", "tensors", "groups", "bfloat16", "clip-ema", "norms", "bandwidth", "memory" and
-            "first-step", which measures SGD too, to open with; by default all.
-        rules: names of rules that torch has too; by default AdamW and all that torch has not fused (quick: two).
-        heavyball: measure HeavyBall too, whose compilation takes minutes.
-        sizes: how much is stepped; the targets are for the default.
-        out: a file for the page.
-        progress: is told what is measured next.
-
-    Returns:
-        The tables in Markdown.
-
-    Raises:
-        UsageError: a rule or a case is unknown, or a number too small.
-        RunError: the file cannot be written, or a process that measures failed.
-    """
-    from descend.benchmarks import run
-    from descend.experiments.errors import RunError, UsageError
-
-    _check_writable(out)
-    try:
-        settings = run.settle(
-            quick=quick,
-            threads=threads,
-            rounds=rounds,
-            rules=rules,
-            heavyball=heavyball,
-            sizes=sizes,
-            progress=progress,
-        )
-        page = run.run(settings, cases, quick=quick).markdown()
-    except ValueError as error:
-        raise UsageError(str(error)) from error
-    except ChildProcessError as error:
-        raise RunError(str(error)) from error
-    if out is not None:
-        Path(out).write_text(page)
-    return page
-
-
-def _check_writable(out: str | Path | None) -> None:
-    """Refuse a file that could not be written once all is measured."""
-    from descend.experiments.errors import RunError
-
-    if out is None:
-        return
-    path = Path(out)
-    if path.is_dir() or not path.parent.is_dir() or not os.access(path if path.exists() else path.parent, os.W_OK):
-        raise RunError(f"{path} cannot be written; name a file in a directory that is there")
-
-
-def _require(packages: Iterable[str]) -> None:
-    for package in packages:
-        if importlib.util.find_spec(package) is None:
-            raise ModuleNotFoundError(f"this needs more packages ({package} is missing): {INSTALL}", name=package)
 
 
 def _write_report(run: RunDirectory) -> str:

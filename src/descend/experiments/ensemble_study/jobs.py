@@ -1,0 +1,118 @@
+"""Jobs whose results are kept in the run: each whole or not at all, and anew when what it depends on changes."""
+
+import hashlib
+import json
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+
+from descend.experiments.errors import RunError
+from descend.experiments.run_directory import unwritable
+from descend.experiments.trial import one_thread
+from descend.tasks import Problem
+
+Result = dict[str, Any]
+"""Plain values and tensors."""
+
+
+class Job(Protocol):
+    """One job: what is done, and where its result is kept."""
+
+    @property
+    def name(self) -> str:
+        """What it is called while it runs; its place is decided by it."""
+
+    @property
+    def depends(self) -> Mapping[str, Any]:
+        """All that decides the result, as JSON holds it."""
+
+    def run(self, task: Any) -> Result:
+        """Do it."""
+
+
+class Progress(Protocol):
+    """Who is told how a study goes on."""
+
+    def begin(self, total: int, done: int) -> None:
+        """A study of `total` jobs starts or goes on, `done` of them being finished already."""
+
+    def running(self, name: str) -> None:
+        """A job starts."""
+
+    def finished(self, name: str) -> None:
+        """A job is finished, and its result kept."""
+
+    def end(self) -> None:
+        """No job follows."""
+
+
+Run = Callable[[Callable[[Problem, "Kept"], "Kept"], Iterable["Kept"], Callable[["Kept"], None]], Iterator["Kept"]]
+"""Does work for jobs, tells when each starts, and yields what each gives."""
+
+
+@dataclass(frozen=True)
+class Kept:
+    """A job, and the folder that keeps its result.
+
+    Attributes:
+        folder: of all results.
+        job: what is done.
+    """
+
+    folder: Path
+    job: Job
+
+    @property
+    def path(self) -> Path:
+        """The file of the result."""
+        return self.folder / f"{self.job.name.replace(' ', '-')}.pt"
+
+    def result(self) -> Result | None:
+        """Return the result that is kept; None where there is none, or what it depended on has changed."""
+        try:
+            content = torch.load(self.path, weights_only=True)
+            fits = content["depends"] == self._digest()
+        except Exception:  # a damaged file has many ways to fail; the job is done again
+            return None
+        result: Result = content["result"]
+        return result if fits else None
+
+    def do(self, task: Problem) -> None:
+        """Do the job and keep its result, in one step.
+
+        Raises:
+            RunError: the result cannot be written.
+        """
+        content = {"depends": self._digest(), "result": self.job.run(task)}
+        unfinished = self.path.with_name(f".{self.path.name}-{os.getpid()}.new")
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            with unfinished.open("wb") as file:
+                torch.save(content, file)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(unfinished, self.path)
+        except OSError as error:
+            raise unwritable(self.path, error) from error
+        except RuntimeError as error:  # of torch.save, on a full disk
+            raise RunError(f"{self.path} cannot be written ({error}); make room, and start again") from error
+        finally:
+            unfinished.unlink(missing_ok=True)
+
+    def _digest(self) -> str:
+        return hashlib.sha256(json.dumps(self.job.depends, sort_keys=True).encode()).hexdigest()
+
+
+def work(task: Problem, kept: Kept) -> Kept:
+    """Do a kept job; what is sent to processes."""
+    try:
+        with one_thread():
+            kept.do(task)
+    except Exception as error:
+        error.add_note(f"in the job {kept.job.name}")
+        raise
+    return kept

@@ -1,0 +1,244 @@
+"""What a study amounts to: one JSON document, format 1, from which table and page are made.
+
+Intervals are of a bootstrap over seeds and test examples, the same draws for every method, where the task has a class
+for each example; else t intervals over seeds. Differences are paired: the same seed, the same examples.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from descend import optim
+from descend.ensembles.bootstrap import Resamples, interval
+from descend.experiments.ensemble_study.landscape import BATCHES, counts_right
+from descend.experiments.ensemble_study.methods import Method, methods
+from descend.experiments.ensemble_study.scoring import BINS
+from descend.experiments.ensemble_study.study import Findings, Studied
+from descend.experiments.ensemble_study.verdicts import caveats, findings
+from descend.experiments.statistics import mean_interval, sign_flip_p
+from descend.tasks import Task
+
+FORMAT = 1
+REPLICATES = 2000
+RIVALS = ("last", "cosine", "ema", "nocycle-last", "nocycle", "singlecycle", "soup")
+"""What the ensemble of all snapshots is compared with; and with the average of their weights."""
+
+_MEANS = ("metric", "loss", "nll", "brier", "ece")
+_POINTS = ("adaptive_ece", "classwise_ece", "temperature", "tempered_nll", "tempered_ece", "validation_metric")
+_BY_EXAMPLE = {"nll": "nll", "brier": "brier"}
+
+
+def results(
+    task: Task, studied: Mapping[str, Studied], found: Mapping[str, Findings], run: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Sum a study up.
+
+    Args:
+        task: what was trained.
+        studied: what was studied, by optimizer.
+        found: what came out, by optimizer.
+        run: the results of the comparison.
+
+    Returns:
+        The document; every number in it is finite, None stands for one that is not or was not measured.
+    """
+    optimizers = [_optimizer(task, name, studied[name], found[name]) for name in studied]
+    document = {
+        "format": FORMAT,
+        "kind": "ensemble",
+        "label": run["label"],
+        "task": run["task"],
+        "manifest": run["manifest"],
+        "snapshots": next(iter(studied.values())).count,
+        "bins": BINS,
+        "replicates": REPLICATES,
+        "batch_norm_batches": BATCHES,
+        "error": f"1 - {task.metric}" if counts_right(task) else task.metric,
+        "optimizers": optimizers,
+    }
+    return {**document, "findings": findings(document), "caveats": caveats(document)}
+
+
+def _optimizer(task: Task, name: str, studied: Studied, found: Findings) -> dict[str, Any]:
+    known = [one for one in methods(studied.count) if found.scores and all(one.name in s["rows"] for s in found.scores)]
+    intervals = Intervals(task, found.scores)
+    first = studied.finals[0] if studied.finals else None
+    return {
+        "name": name,
+        "title": optim.by_name(name).rule.title,
+        "rate": first.rate if first else None,
+        "values": dict(first.values) if first else {},
+        "seeds": [final.seed for final in studied.finals],
+        "lost_seeds": list(studied.lost),
+        "missing": [one.title for one in methods(studied.count) if one not in known] if found.scores else [],
+        "rows": [_row(one, found, intervals) for one in known],
+        "comparisons": _comparisons(studied.count, known, intervals),
+        "diversity": _diversity(found),
+        "soup_taken": [s["soup_taken"] for s in found.scores],
+        "barriers": _barriers(studied, found),
+        "plane": _plane(found),
+    }
+
+
+class Intervals:
+    """Means over seeds with their intervals, and paired differences of them.
+
+    Args:
+        task: by whose metric.
+        scores: of each seed.
+    """
+
+    def __init__(self, task: Task, scores: Sequence[Mapping[str, Any]]) -> None:
+        self._scores = scores
+        self._is_accuracy = task.metric == "accuracy"
+        examples = next(iter(scores[0]["examples"].values()), None) if scores else None
+        self._resamples = None
+        if examples is not None:
+            self._resamples = Resamples(len(scores), len(examples["nll"]), REPLICATES)
+        self._known: dict[tuple[str, str], Tensor | None] = {}
+
+    def of(self, method: str, number: str) -> dict[str, float | None] | None:
+        """Return the mean of a number over the seeds, and its interval; None where it was not measured."""
+        values = self.values(method, number)
+        if values is None:
+            return None
+        replicates = self._replicates(method, number)
+        low, high = mean_interval(values)[1:] if replicates is None else interval(replicates)
+        return {"mean": _finite(sum(values) / len(values)), "low": _finite(low), "high": _finite(high)}
+
+    def difference(self, method: str, other: str, number: str) -> dict[str, Any]:
+        """Return the paired difference of two methods: mean, interval, sign-flip p, and at how many seeds it is > 0."""
+        paired = [a - b for a, b in zip(self._sure(method, number), self._sure(other, number), strict=True)]
+        one, two = self._replicates(method, number), self._replicates(other, number)
+        low, high = mean_interval(paired)[1:] if one is None or two is None else interval(one - two)
+        return {
+            "mean": _finite(sum(paired) / len(paired)),
+            "low": _finite(low),
+            "high": _finite(high),
+            "p": sign_flip_p(paired) if all(map(math.isfinite, paired)) else None,
+            "above": sum(value > 0 for value in paired),
+            "below": sum(value < 0 for value in paired),
+        }
+
+    def values(self, method: str, number: str) -> list[float] | None:
+        """Return a number of each seed; None where one was not measured."""
+        values = [seed["rows"][method].get(number) for seed in self._scores]
+        return None if any(value is None for value in values) else values
+
+    def _sure(self, method: str, number: str) -> list[float]:
+        values = self.values(method, number)
+        assert values is not None
+        return values
+
+    def _replicates(self, method: str, number: str) -> Tensor | None:
+        if (method, number) not in self._known:
+            self._known[method, number] = self._drawn(method, number)
+        return self._known[method, number]
+
+    def _drawn(self, method: str, number: str) -> Tensor | None:
+        if self._resamples is None:
+            return None
+        stacked = {key: torch.stack([seed["examples"][method][key] for seed in self._scores]) for key in _EXAMPLES}
+        if not bool(stacked["nll"].isfinite().all()):
+            return None
+        if number == "ece":
+            return self._resamples.calibration_error(stacked["confidence"], stacked["accuracy"], BINS)
+        key = "accuracy" if number == "metric" and self._is_accuracy else _BY_EXAMPLE.get(number)
+        return None if key is None else self._resamples.mean(stacked[key])
+
+
+_EXAMPLES = ("accuracy", "nll", "brier", "confidence")
+
+
+def _row(method: Method, found: Findings, intervals: Intervals) -> dict[str, Any]:
+    points = {number: intervals.values(method.name, number) for number in _POINTS}
+    return {
+        "method": method.name,
+        "title": method.title,
+        "source": method.source,
+        "models": method.models,
+        **{number: intervals.of(method.name, number) for number in _MEANS},
+        **{number: None if values is None else _finite(sum(values) / len(values)) for number, values in points.items()},
+        "by_seed": [_finite(seed["rows"][method.name]["metric"]) for seed in found.scores],
+    }
+
+
+def _comparisons(count: int, known: Sequence[Method], intervals: Intervals) -> list[dict[str, Any]]:
+    """The ensemble of all snapshots less each rival."""
+    names = [one.name for one in known]
+    whole = f"last-{count}"
+    if whole not in names:
+        return []
+    numbers = [number for number in ("metric", "nll") if intervals.values(whole, number) is not None]
+    return [
+        {"against": rival, **{number: intervals.difference(whole, rival, number) for number in numbers}}
+        for rival in (*RIVALS, f"average-{count}")
+        if rival in names
+    ]
+
+
+def _diversity(found: Findings) -> list[dict[str, Any]]:
+    """Means over the seeds, for each set of members."""
+    rows = []
+    for source in ("snapshots", "nocycle", "singlecycle"):
+        every = [seed["diversity"][source] for seed in found.scores if source in seed.get("diversity", {})]
+        if not every or len(every) < len(found.scores):
+            continue
+        numbers = [key for key, value in every[0].items() if key not in ("members", "pairwise")]
+        means = {key: _mean([one[key] for one in every]) for key in numbers}
+        pairwise = torch.tensor([one["pairwise"] for one in every], dtype=torch.float64).mean(0).tolist()
+        rows.append({"source": source, "members": every[0]["members"], **means, "pairwise": pairwise})
+    return rows
+
+
+def _barriers(studied: Studied, found: Findings) -> dict[str, Any] | None:
+    """The lines between the snapshots of the first seed."""
+    if not found.lines:
+        return None
+    jobs = [kept.job for kept in studied.lines()]
+    steps = sorted({step for job in jobs for step in job.steps})  # type: ignore[attr-defined]
+    rows: list[list[float | None]] = [[0.0] * len(steps) for _ in steps]
+    lines = []
+    for job, line in zip(jobs, found.lines, strict=True):
+        first, second = (steps.index(step) for step in job.steps)  # type: ignore[attr-defined]
+        rows[first][second] = rows[second][first] = _finite(line["barrier"])
+        lines.append(
+            {
+                "first": steps[first],
+                "second": steps[second],
+                "barrier": _finite(line["barrier"]),
+                "error_barrier": _finite(line["error_barrier"]),
+                "amounts": line["amounts"],
+                "losses": [_finite(value) for value in line["losses"]],
+                "errors": [_finite(value) for value in line["errors"] or []],
+            }
+        )
+    return {"seed": studied.finals[0].seed, "steps": steps, "matrix": rows, "lines": lines}
+
+
+def _plane(found: Findings) -> dict[str, Any] | None:
+    if not found.plane:
+        return None
+    [trace] = found.trace
+    return {
+        "xs": found.plane[0]["xs"],
+        "ys": [row["y"] for row in found.plane],
+        "losses": [[_finite(value) for value in row["losses"]] for row in found.plane],
+        "errors": [[_finite(value) for value in row["errors"]] for row in found.plane],
+        "steps": trace["steps"],
+        "coordinates": trace["coordinates"],
+        "way": trace["way"],
+        "repeats": trace["repeats"],
+    }
+
+
+def _mean(values: Sequence[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return _finite(sum(known) / len(known)) if len(known) == len(values) else None
+
+
+def _finite(value: float | None) -> float | None:
+    return value if value is not None and math.isfinite(value) else None
