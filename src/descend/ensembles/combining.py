@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Literal, get_args
 
 import torch
@@ -21,6 +21,28 @@ def check_average(average: str) -> None:
     """
     if average not in get_args(Average):
         raise ValueError(f"average is {average!r}; give 'softmax' for scores of classes, or 'mean' for values")
+
+
+def check_members(members: object) -> None:
+    """Refuse one state in place of several, and none.
+
+    Raises:
+        ValueError: says what to give.
+    """
+    if isinstance(members, Mapping):
+        raise ValueError("members is one state dict; give a list of them, one for each member")
+    if not hasattr(members, "__len__") or len(members) == 0:
+        raise ValueError(f"members is {members!r}; give a list of the state dicts of one model or more")
+
+
+def check_state(state: object) -> None:
+    """Refuse a member that is no state dict.
+
+    Raises:
+        ValueError: says what to give.
+    """
+    if not isinstance(state, Mapping):
+        raise ValueError(f"a member is a {type(state).__name__}; give state dicts, such as model.state_dict()")
 
 
 def member_output(output: object, average: Average, dim: int) -> Tensor:

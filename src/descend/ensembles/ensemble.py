@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
+from torch.utils.data import RandomSampler
 
-from descend.ensembles.combining import Average, check_average, member_output
+from descend.ensembles.combining import Average, check_average, check_members, check_state, member_output
 from descend.ensembles.module import EnsembleModule
 from descend.restoring import evaluating
 
@@ -44,8 +46,7 @@ class Ensemble:
         forward: Callable[[nn.Module, Any], Any] | None = None,
     ) -> None:
         check_average(average)
-        if len(members) == 0:
-            raise ValueError("members is empty; give the state dicts of one model or more")
+        check_members(members)
         self.model, self.members, self.average, self.dim = model, members, average, dim
         self._run = forward or _forward
 
@@ -63,13 +64,14 @@ class Ensemble:
                 members together take less than 256 MiB, and takes the faster.
 
         Raises:
-            ValueError: there is no batch, the batches are a generator, or differ from pass to pass.
+            ValueError: there is no batch, the batches are a generator, shuffled, or differ from pass to pass, or a
+                member is of another architecture.
             TypeError: the model's output is not one tensor.
+            RuntimeError: the strategy is "batched", and the model cannot be run in a batched pass.
         """
         if strategy not in get_args(Strategy):
             raise ValueError(f"strategy is {strategy!r}; give 'auto', 'stream' or 'batched'")
-        if isinstance(batches, Iterator):
-            raise ValueError("batches is an iterator, which can be gone through once; give a list or a DataLoader")
+        _check_batches(batches)
         if strategy == "batched" or (strategy == "auto" and self._is_batched_faster(batches)):
             return self._batched(batches)
         total: Tensor | None = None
@@ -91,35 +93,40 @@ class Ensemble:
 
         The members are read one at a time, in order.
         """
+        _check_batches(batches)
         for state in self.members:
-            with evaluating(self.model):
-                member = _Member(self.model, _on_device(self.model, state))
-                parts = [member_output(self._run(member, batch), self.average, self.dim) for batch in batches]
-            if not parts:
-                raise ValueError("batches has none; give one or more")
-            yield torch.cat(parts)
+            with _untouched(self.model):
+                member = _Member(self.model, _fitted(self.model, state))
+                outputs = _joined(member_output(self._run(member, batch), self.average, self.dim) for batch in batches)
+            yield outputs
 
     def module(self) -> EnsembleModule:
         """Return all members in one module, on the model's device; memory is that of all of them."""
-        states = [_on_device(self.model, state) for state in self.members]
+        states = [_fitted(self.model, state) for state in self.members]
         return EnsembleModule(self.model, states, average=self.average, dim=self.dim)
 
     def _is_batched_faster(self, batches: Iterable[Any]) -> bool:
         size = sum(value.numel() * value.element_size() for value in self.model.state_dict().values())
-        first = next(iter(batches), None)
-        if first is None or size * len(self.members) > _PROBED_BYTES:
+        if size * len(self.members) > _PROBED_BYTES:
             return False
-        seconds = self.module().choose_by(lambda module: self._run(module, first))
+        with _untouched(self.model):
+            try:
+                first = next(iter(batches))
+                seconds = self.module().choose_by(lambda module: self._run(module, first))
+            except Exception:  # whatever it is, streaming does without, or says what is wrong
+                return False
         return seconds["batched"] < seconds["loop"]
 
     def _batched(self, batches: Iterable[Any]) -> Tensor:
         module = self.module()
         module.strategy = "batched"
-        with torch.no_grad():
-            parts = [self._run(module, batch) for batch in batches]
-        if not parts:
-            raise ValueError("batches has none; give one or more")
-        return torch.cat(parts)
+        with _untouched(self.model):
+            try:
+                return _joined(self._run(module, batch) for batch in batches)
+            except RuntimeError as error:
+                reason = str(error).strip().partition("\n")[0]
+                name = type(self.model).__name__
+                raise RuntimeError(f"{name} may not run in a batched pass ({reason}); try strategy='stream'") from error
 
 
 class _Member(nn.Module):
@@ -127,11 +134,13 @@ class _Member(nn.Module):
 
     def __init__(self, model: nn.Module, state: Mapping[str, Tensor]) -> None:
         super().__init__()
-        self._held = model, dict(state)  # in a tuple: neither is a submodule
+        buffers = {name: buffer.clone() for name, buffer in model.named_buffers(remove_duplicate=False)}
+        copies = {name: value.clone() if name in buffers else value for name, value in state.items()}
+        self._held = model, {**buffers, **copies}  # in a tuple: neither is a submodule
 
     def forward(self, *inputs: Any, **named: Any) -> Any:
         model, state = self._held
-        return functional_call(model, state, inputs, named, strict=False)
+        return functional_call(model, state, inputs, named, tie_weights=False)  # tied ones are given by all names
 
 
 def _forward(model: nn.Module, batch: Any) -> Any:
@@ -140,15 +149,42 @@ def _forward(model: nn.Module, batch: Any) -> Any:
     return model(batch[0] if isinstance(batch, (tuple, list)) else batch)
 
 
-def _on_device(model: nn.Module, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """A state on the devices of the model's own tensors."""
+@contextmanager
+def _untouched(model: nn.Module) -> Iterator[None]:
+    """Evaluate a model: its modes, and the random numbers that are drawn on the way, are as before."""
+    devices = {value.device for value in model.state_dict().values() if value.is_cuda}
+    with evaluating(model), torch.random.fork_rng(devices):
+        yield
+
+
+def _joined(parts: Iterable[Tensor]) -> Tensor:
+    every = list(parts)
+    if not every:
+        raise ValueError("batches has none; give one or more")
+    return torch.cat(every)
+
+
+def _check_batches(batches: Iterable[Any]) -> None:
+    if isinstance(batches, Iterator):
+        raise ValueError("batches is an iterator, which can be gone through once; give a list or a DataLoader")
+    if isinstance(getattr(batches, "sampler", None), RandomSampler):
+        raise ValueError("batches is shuffled, so nobody knows what a prediction belongs to; give shuffle=False")
+
+
+def _fitted(model: nn.Module, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """A state on the devices and in the types of the model's own tensors."""
+    check_state(state)
     own = model.state_dict()
     if lacking := [name for name in own if name not in state]:
         raise ValueError(f"a member has no '{lacking[0]}', which {type(model).__name__} has; give states of this model")
+    if further := [name for name in state if name not in own]:
+        raise ValueError(
+            f"a member has '{further[0]}', which {type(model).__name__} has not; give states of this model"
+        )
     if wrong := [name for name in own if own[name].shape != state[name].shape]:
         name = wrong[0]
         raise ValueError(
             f"'{name}' of a member has shape {tuple(state[name].shape)}, and {type(model).__name__} has "
             f"{tuple(own[name].shape)}; give states of this model"
         )
-    return {name: state[name].to(own[name].device) for name in own}
+    return {name: state[name].to(value) for name, value in own.items()}

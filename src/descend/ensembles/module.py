@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from descend.ensembles.combining import Average, check_average, member_output
+from descend.ensembles.combining import Average, check_average, check_members, check_state, member_output
 
 Strategy = Literal["loop", "batched"]
 _PROBES = 3
@@ -39,6 +39,7 @@ class EnsembleModule(nn.Module):
     def __init__(self, model: nn.Module, states: Sequence[Any], *, average: Average = "softmax", dim: int = -1) -> None:
         super().__init__()
         check_average(average)
+        check_members(states)
         self.average: Average = average
         self.dim = dim
         self.strategy: Strategy = "loop"
@@ -91,6 +92,7 @@ class EnsembleModule(nn.Module):
 
 def _tensors_in(model: nn.Module, state: Any) -> dict[str, Tensor]:
     """The parameters and buffers that the model has under a state; those that no state dict keeps are the model's."""
+    check_state(state)
     try:
         model.load_state_dict(dict(state))
     except RuntimeError as error:
@@ -108,8 +110,6 @@ def _tensors(model: nn.Module) -> dict[str, Tensor]:
 
 def _stack(model: nn.Module, members: Sequence[dict[str, Tensor]]) -> None:
     """Put in place of each of a model's tensors those of all members, stacked; tied ones stay tied."""
-    if not members:
-        raise ValueError("no member; give the states of one or more")
     stacked = {name: torch.stack([member[name] for member in members]) for name in members[0]}
     known = {id(value): stacked[name] for name, value in _tensors(model).items()}
     made: dict[int, nn.Parameter] = {}

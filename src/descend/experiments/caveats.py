@@ -73,6 +73,12 @@ def _of_tuning(document: Mapping[str, Any]) -> Iterator[str]:
             "Only the peak rate was tuned, on validation data under one seed; the other hyper-parameters and the "
             "schedule are as shown."
         )
+    if (count := document["manifest"]["options"].get("snapshots")) is not None:
+        yield (
+            f"The ensemble averages the predictions of the {count} snapshots of each final run, at the same training "
+            f"cost and {count} times the cost of a prediction; its members are those of a cyclic schedule, which other "
+            "schedules may beat (descend ensemble compares them)."
+        )
     length, steps = document["schedule"].get("length"), document["task"]["steps"]
     if length is not None and length != steps:
         yield f"The schedule has {length:,} steps, and the runs took {steps:,}: they stop before its end, or hold it."

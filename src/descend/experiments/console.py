@@ -2,7 +2,7 @@
 
 import textwrap
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,19 +22,19 @@ _GAP = 2  # between two columns
 _SHORTEST_HEADING = len("steps to")
 
 
-class ConsoleProgress:
-    """A progress bar with what runs now and the time left; on what is no terminal, a line per finished trial.
+class Bar:
+    """A progress bar with what runs now and the time left; on what is no terminal, a line for what is finished.
 
     Args:
         console: where to write.
-        metric: name of the task's metric.
-        loading: what is shown until the comparison begins.
+        loading: what is shown until the work begins.
+        what: is done, in the plural.
     """
 
-    def __init__(self, console: Console, metric: str, loading: Status) -> None:
+    def __init__(self, console: Console, loading: Status, what: str) -> None:
         self._console = console
-        self._metric = metric
         self._loading = loading
+        self._what = what
         self._bar = Progress(
             BarColumn(bar_width=16),
             MofNCompleteColumn(),
@@ -50,26 +50,25 @@ class ConsoleProgress:
         self._began = 0.0
 
     def begin(self, total: int, done: int) -> None:
-        """Start at `done` of `total` trials."""
+        """Start at `done` of `total`."""
         self._total, self._done, self._begun_at = total, done, done
         self._began = time.monotonic()
         self._loading.stop()
         self._bar.update(self._row, total=total, completed=done)
         self._bar.start()
         if done:
-            self._console.print(f"Going on after {done} of {total} trials.", highlight=False)
+            self._console.print(f"Going on after {done} of {total} {self._what}.", highlight=False)
 
-    def running(self, trial: Trial) -> None:
+    def running(self, name: str) -> None:
         """Show what runs now."""
-        self._bar.update(self._row, description=_phrase(trial))
+        self._bar.update(self._row, description=name)
 
-    def finished(self, record: Record) -> None:
-        """Count a finished trial."""
+    def finished(self, said: str) -> None:
+        """Count what is finished, and say it where there is no bar."""
         self._done += 1
         self._bar.advance(self._row)
         if not self._console.is_terminal:
-            outcome = "diverged" if record.diverged else f"{self._metric} {_number(record.validation_metric)}"
-            line = f"[{self._done}/{self._total}] {_phrase(record.trial)}: {outcome}; {self._time_left()} left"
+            line = f"[{self._done}/{self._total}] {said}; {self._time_left()} left"
             self._console.print(line, highlight=False, markup=False, soft_wrap=True)
 
     def end(self) -> None:
@@ -77,9 +76,39 @@ class ConsoleProgress:
         self._bar.stop()
 
     def _time_left(self) -> str:
-        per_trial = (time.monotonic() - self._began) / (self._done - self._begun_at)
-        seconds = round(per_trial * (self._total - self._done))
+        per_piece = (time.monotonic() - self._began) / (self._done - self._begun_at)
+        seconds = round(per_piece * (self._total - self._done))
         return f"{seconds // 60} min {seconds % 60} s" if seconds >= 60 else f"{seconds} s"
+
+
+class ConsoleProgress:
+    """The progress of a comparison, as a bar.
+
+    Args:
+        console: where to write.
+        metric: name of the task's metric.
+        loading: what is shown until the comparison begins.
+    """
+
+    def __init__(self, console: Console, metric: str, loading: Status) -> None:
+        self._bar, self._metric = Bar(console, loading, "trials"), metric
+
+    def begin(self, total: int, done: int) -> None:
+        """Start at `done` of `total` trials."""
+        self._bar.begin(total, done)
+
+    def running(self, trial: Trial) -> None:
+        """Show what runs now."""
+        self._bar.running(_phrase(trial))
+
+    def finished(self, record: Record) -> None:
+        """Count a finished trial."""
+        outcome = "diverged" if record.diverged else f"{self._metric} {_number(record.validation_metric)}"
+        self._bar.finished(f"{_phrase(record.trial)}: {outcome}")
+
+    def end(self) -> None:
+        """Take the bar away."""
+        self._bar.end()
 
 
 def table(results: Mapping[str, Any], width: int) -> Table:
@@ -92,8 +121,24 @@ def table(results: Mapping[str, Any], width: int) -> Table:
     task, rows = results["task"], results["summary"]
     size = f"{counted(task['steps'], 'step')}, {counted(rows[0]['n'], 'seed')}"
     notes = list(_notes(rows, has_target=task["target"] is not None))
+    title = f"{task['title']}, {size} ({results['label']})"
+    return fitted(title, _columns(results), width, ("state", "time", "validation", "target"), notes)
+
+
+def fitted(
+    title: str, columns: Mapping[str, "Column"], width: int, least: Sequence[str], notes: Sequence[str] = ()
+) -> Table:
+    """Return a table that fits into a terminal.
+
+    Args:
+        title: above it.
+        columns: by name, in order.
+        width: of the terminal.
+        least: names of the columns that are left out where there is no room, the least important first.
+        notes: below it.
+    """
     shown = Table(
-        title=Text(f"{task['title']}, {size} ({results['label']})"),
+        title=Text(title),
         title_justify="left",
         caption=Text("\n".join(notes)) if notes else None,
         caption_justify="left",
@@ -102,16 +147,19 @@ def table(results: Mapping[str, Any], width: int) -> Table:
         pad_edge=False,
         show_edge=False,
     )
-    columns = _fitting(_columns(results), width)
-    for column in columns:
+    kept = dict(columns)
+    for name in least:
+        if sum(column.width for column in kept.values()) + _GAP * (len(kept) - 1) > width:
+            kept.pop(name, None)
+    for column in kept.values():
         shown.add_column(Text(column.heading), justify="right" if column.is_number else "left", no_wrap=True)
-    for cells in zip(*(column.cells for column in columns), strict=True):
+    for cells in zip(*(column.cells for column in kept.values()), strict=True):
         shown.add_row(*map(Text, cells))
     return shown
 
 
 @dataclass(frozen=True)
-class _Column:
+class Column:
     """One column of the table, its heading broken into lines that are about as short as its cells."""
 
     title: str
@@ -120,39 +168,46 @@ class _Column:
 
     @property
     def heading(self) -> str:
+        """The title in lines."""
         width = max(_SHORTEST_HEADING, *map(len, self.cells))
         return "\n".join(textwrap.wrap(self.title, width, break_long_words=False))
 
     @property
     def width(self) -> int:
+        """Of its widest line."""
         return max(map(len, [*self.heading.splitlines(), *self.cells]))
 
 
-def _columns(results: Mapping[str, Any]) -> dict[str, _Column]:
+def _columns(results: Mapping[str, Any]) -> dict[str, Column]:
     task, rows = results["task"], results["summary"]
     titles = {optimizer["name"]: optimizer["title"] for optimizer in results["optimizers"]}
     return {
-        "optimizer": _Column("optimizer", [titles[row["optimizer"]] for row in rows], is_number=False),
-        "test": _Column(f"test {task['metric']}, 95 % interval", [_interval(row) for row in rows]),
-        "validation": _Column("valid.", [_number(row["validation_mean"]) for row in rows]),
-        "rate": _Column("best rate", [_rate(row) for row in rows], is_number=False),
+        "optimizer": Column("optimizer", [titles[row["optimizer"]] for row in rows], is_number=False),
+        "test": Column(
+            f"test {task['metric']}, 95 % interval",
+            [_interval(*(row[f"test_{end}"] for end in ("mean", "low", "high"))) for row in rows],
+        ),
+        **_of_ensembles(results),
+        "validation": Column("valid.", [_number(row["validation_mean"]) for row in rows]),
+        "rate": Column("best rate", [_rate(row) for row in rows], is_number=False),
         **_to_target(task["target"], rows),
-        "time": _Column("ms per step", [_known(row["ms_per_step"], ".2f") for row in rows]),
-        "state": _Column("state", [_state(row["state_bytes"]) for row in rows]),
+        "time": Column("ms per step", [_known(row["ms_per_step"], ".2f") for row in rows]),
+        "state": Column("state", [_state(row["state_bytes"]) for row in rows]),
     }
 
 
-def _to_target(target: float | None, rows: Iterable[Mapping[str, Any]]) -> dict[str, _Column]:
+def _of_ensembles(results: Mapping[str, Any]) -> dict[str, Column]:
+    count, rows = results["manifest"]["options"].get("snapshots"), results["summary"]
+    if count is None:
+        return {}
+    cells = [_interval(*(row["ensemble"][end] for end in ("mean", "low", "high"))) for row in rows]
+    return {"ensemble": Column(f"ensemble of {count}, 95 % interval", cells)}
+
+
+def _to_target(target: float | None, rows: Iterable[Mapping[str, Any]]) -> dict[str, Column]:
     if target is None:
         return {}
-    return {"target": _Column(f"steps to {target:g}", [_known(row["steps_to_target"], "g") for row in rows])}
-
-
-def _fitting(columns: dict[str, _Column], width: int) -> list[_Column]:
-    for least in ("state", "time", "validation", "target"):
-        if sum(column.width for column in columns.values()) + _GAP * (len(columns) - 1) > width:
-            columns.pop(least, None)
-    return list(columns.values())
+    return {"target": Column(f"steps to {target:g}", [_known(row["steps_to_target"], "g") for row in rows])}
 
 
 def _notes(rows: Iterable[Mapping[str, Any]], *, has_target: bool) -> Iterator[str]:
@@ -177,9 +232,8 @@ def _phrase(trial: Trial) -> str:
     return f"{trial.phase} {trial.optimizer}, rate {trial.rate:g}, seed {trial.seed}"
 
 
-def _interval(row: Mapping[str, Any]) -> str:
-    mean = _number(row["test_mean"])
-    return mean if row["test_low"] is None else f"{mean} ± {_number(row['test_high'] - row['test_mean'])}"
+def _interval(mean: float | None, low: float | None, high: float | None) -> str:
+    return _number(mean) if mean is None or high is None else f"{_number(mean)} ± {_number(high - mean)}"
 
 
 def _rate(row: Mapping[str, Any]) -> str:

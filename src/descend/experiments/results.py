@@ -41,7 +41,7 @@ def results(
     """
     optimizers = [_optimizer(options, name, records) for name in options.optimizers]
     edges = {optimizer["name"]: optimizer["edge"] for optimizer in optimizers}
-    summary = [_summary(task, name, edges[name], records) for name in options.optimizers]
+    summary = [_summary(task, options, name, edges[name], records) for name in options.optimizers]
     smallest = smallest_honest(task, quick_steps)
     is_screening = options.quick or any(options.as_dict()[name] < least for name, least in smallest.items())
     document = {
@@ -110,7 +110,7 @@ def _first_final(name: str, records: Sequence[Record]) -> Record:
     return next(record for record in records if record.optimizer == name and record.phase == "final")
 
 
-def _summary(task: Problem, name: str, edge: str | None, records: Sequence[Record]) -> dict[str, Any]:
+def _summary(task: Problem, options: Options, name: str, edge: str | None, records: Sequence[Record]) -> dict[str, Any]:
     final = [record for record in records if record.optimizer == name and record.phase == "final"]
     mean, low, high = mean_interval([_or_worst(task, record.test_metric) for record in final])
     validation = mean_interval([_or_worst(task, record.validation_metric) for record in final])[0]
@@ -129,6 +129,7 @@ def _summary(task: Problem, name: str, edge: str | None, records: Sequence[Recor
         "steps_to_target": _finite(steps),
         "seconds_to_target": _finite(seconds),
         "test_scores": _test_scores(final),
+        **_ensemble(task, options, final),
         "reached": sum(record.steps_to_target is not None for record in final),
         "ms_per_step": statistics.median(times) if times else None,
         "state_bytes": _state_bytes(name, records),
@@ -137,13 +138,29 @@ def _summary(task: Problem, name: str, edge: str | None, records: Sequence[Recor
     }
 
 
+def _ensemble(task: Problem, options: Options, final: Sequence[Record]) -> dict[str, Any]:
+    """Return mean and interval of the averaged predictions of each run's snapshots, and of what they add to its own."""
+    if options.snapshots is None:
+        return {}
+    together = [_or_worst(task, record.ensemble_metric) for record in final]
+    alone = [_or_worst(task, record.test_metric) for record in final]
+    gains = [one - other for one, other in zip(together, alone, strict=True)]
+    return {"ensemble": _score(together), "ensemble_gain": _score(gains)}
+
+
+def _score(values: Sequence[float]) -> dict[str, float | None]:
+    if not all(map(math.isfinite, values)):
+        return {"mean": None, "low": None, "high": None}
+    return dict(zip(("mean", "low", "high"), mean_interval(values), strict=True))
+
+
 def _test_scores(final: Sequence[Record]) -> dict[str, dict[str, float | None]]:
     """Return mean and interval of what a task measures on test data beside its metric, where every seed has it."""
     scores = {}
     for name in final[0].test_scores:
         known = [value for record in final if (value := record.test_scores.get(name)) is not None]
         if len(known) == len(final):
-            scores[name] = dict(zip(("mean", "low", "high"), mean_interval(known), strict=True))
+            scores[name] = _score(known)
     return scores
 
 

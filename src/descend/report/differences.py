@@ -41,7 +41,7 @@ def table(results: Results) -> list[Paired]:
         Paired(
             found.optimizer,
             metric.signed(found.mean),
-            "–" if None in (found.low, found.high) else f"[{metric.signed(found.low)}, {metric.signed(found.high)}]",
+            metric.signed_interval(found.low, found.high),
             "–" if found.p_holm is None else plain(float(f"{found.p_holm:.2g}")),
         )
         for found in known(results)

@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-from descend.report.results import Optimizer, Results, Row
+from descend.report.results import Optimizer, Results, Row, Score
 
 # A number and its unit never part at the end of a line.
 _SPACE = "\u00a0"
@@ -67,8 +67,7 @@ class Metric:
         """The interval of a row in brackets, empty where there is none."""
         if row.test_low is None or row.test_high is None:
             return ""
-        low, high = min(self.reach(row)), max(self.reach(row))
-        return f"[{self._written(low)},{_SPACE}{self._written(high)}]"
+        return self._between(min(self.reach(row)), max(self.reach(row)))
 
     def signed(self, difference: float | None) -> str:
         """A difference of two values with its sign, and a digit more than they have, as it is smaller."""
@@ -79,9 +78,32 @@ class Metric:
             return signed(shown, self.decimals + 1)
         return f"{'−' if shown < 0 else '+'}{number(abs(shown))}"
 
+    def signed_interval(self, low: float | None, high: float | None) -> str:
+        """The interval of a difference in brackets; a dash where there is none."""
+        return "–" if low is None or high is None else f"[{self.signed(low)}, {self.signed(high)}]"
+
+    def score(self, score: Score | None) -> str:
+        """A mean and its interval: `97.8 % [97.1, 98.5]`; a dash where it was not measured."""
+        if score is None or score.mean is None:
+            return "–"
+        if score.low is None or score.high is None:
+            return self.text(score.mean)
+        low, high = (self._cut(self.shown(end)) for end in (score.low, score.high))
+        return f"{self.text(score.mean)}{_SPACE}{self._between(low, high)}"
+
+    def gain(self, score: Score | None) -> str:
+        """A paired difference and its interval: `+0.32 [+0.10, +0.54]`; a dash where it was not measured."""
+        if score is None or score.mean is None:
+            return "–"
+        said = self.signed(score.mean)
+        return said if score.low is None else f"{said}{_SPACE}{self.signed_interval(score.low, score.high)}"
+
     def mean(self, row: Row) -> str:
         """Mean and interval on test data: `97.8 % [97.1, 98.5]`."""
         return f"{self.text(row.test_mean)}{_SPACE}{self.interval(row)}".rstrip(_SPACE)
+
+    def _between(self, low: float, high: float) -> str:
+        return f"[{self._written(low)},{_SPACE}{self._written(high)}]"
 
     def _cut(self, shown: float) -> float:
         return min(max(shown, 0.0), 100.0) if self.percent else shown

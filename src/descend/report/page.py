@@ -41,6 +41,7 @@ def render(results: Results) -> str:
         differences=differences.table(results),
         heat_maps=heat.heat_maps(results),
         scores=sorted({name for row in results.summary for name in row.test_scores}),
+        snapshots=results.manifest.options.get("snapshots"),
         is_timed=any(row.seconds_to_target is not None for row in results.summary),
         grid=sorted({name for optimizer in results.optimizers for name in optimizer.grid}),
         has_cut_intervals=any(metric.cuts(row) for row in results.summary),

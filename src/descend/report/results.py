@@ -166,6 +166,8 @@ class Trial:
         optimizer_ms_per_step: the optimizer's part of `ms_per_step`.
         state_bytes: the optimizer's state, in bytes.
         fixed: hyper-parameters that a training script set itself, by name.
+        ensemble_loss: loss on test data of the averaged predictions of the snapshots that a final trial took.
+        ensemble_metric: the metric of the same.
     """
 
     phase: Literal["tuning", "final"]
@@ -186,6 +188,8 @@ class Trial:
     optimizer_ms_per_step: float | None = None
     state_bytes: int | None = None
     fixed: dict[str, Any] = field(default_factory=dict)
+    ensemble_loss: float | None = None
+    ensemble_metric: float | None = None
 
 
 @dataclass(frozen=True)
@@ -224,6 +228,8 @@ class Row:
         values: of the hyper-parameter tuned beside the rate, by its name.
         test_scores: what else the task measures on test data, by name, where every seed has it.
         reached: how many of the seeds reached the target.
+        ensemble: the test metric of the averaged predictions of each run's snapshots; null without snapshots.
+        ensemble_gain: what that is more than the metric of the run's last weights, paired by seed.
     """
 
     optimizer: str
@@ -242,6 +248,8 @@ class Row:
     values: dict[str, float] = field(default_factory=dict)
     test_scores: dict[str, Score] = field(default_factory=dict)
     reached: int | None = None
+    ensemble: Score | None = None
+    ensemble_gain: Score | None = None
 
     @property
     def failed(self) -> bool:

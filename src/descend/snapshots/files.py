@@ -51,8 +51,8 @@ def state_of(model: nn.Module) -> dict[str, Tensor]:
     for name, value in state.items():
         if (what := _unfit(value)) is not None:
             raise SnapshotError(
-                f"'{name}' of {type(model).__name__} is {what}, which a snapshot cannot hold; plain tensors can be kept "
-                "(gather what is sharded, and convert what is of another type)"
+                f"'{name}' of {type(model).__name__} is {what}, which a snapshot cannot hold; plain tensors can be "
+                "kept: gather what is sharded, convert what is of another type"
             )
     return dict(state)
 
@@ -114,10 +114,8 @@ def packed(state: State, header: Mapping[str, Any]) -> bytes:
     from safetensors.torch import save
 
     aliases = _aliases(state)
-    held: dict[str, Tensor] = {}
-    for name, value in state.items():
-        if name not in aliases:
-            held[name] = _alone(value, held)
+    memory: set[int] = set()
+    held = {name: _alone(value, memory) for name, value in state.items() if name not in aliases}
     metadata = {_HEADER: json.dumps({**header, "aliases": aliases, "order": list(state)}, sort_keys=True)}
     return save(held, metadata)
 
@@ -183,26 +181,31 @@ def _aliases(state: State) -> dict[str, str]:
     aliases: dict[str, str] = {}
     seen: dict[tuple[Any, ...], str] = {}
     for name, value in state.items():
-        place = (value.device, value.data_ptr(), value.dtype, value.shape, value.stride(), value.is_conj())
+        view = value.dtype, value.shape, value.stride(), value.is_conj(), value.is_neg()
+        place = (value.device, value.data_ptr(), *view)
         if value.numel() and seen.setdefault(place, name) != name:
             aliases[name] = seen[place]
     return aliases
 
 
-def _alone(value: Tensor, others: Mapping[str, Tensor]) -> Tensor:
-    """A tensor as safetensors takes it: on the CPU, dense, and alone in its memory."""
+def _alone(value: Tensor, memory: set[int]) -> Tensor:
+    """A tensor as safetensors takes it: on the CPU, dense, and in memory of its own; adds this to what is taken."""
     value = value.detach().cpu().resolve_conj().resolve_neg().contiguous()
     storage = value.untyped_storage()
-    is_shared = any(other.untyped_storage().data_ptr() == storage.data_ptr() for other in others.values())
-    return value.clone() if is_shared or storage.nbytes() != value.nbytes else value
+    if storage.data_ptr() in memory or storage.nbytes() != value.nbytes:
+        return value.clone()
+    memory.add(storage.data_ptr())
+    return value
 
 
 def _unfit(value: Any) -> str | None:
     """What it is about a value of a model's state that no file of safetensors can hold."""
     if type(value) not in (Tensor, nn.Parameter):
         return f"a {type(value).__name__}"
-    if value.layout is not torch.strided or value.is_meta:
-        return "sparse" if value.layout is not torch.strided else "without data, on the meta device"
+    if value.layout is not torch.strided:
+        return "sparse"
+    if value.is_meta:
+        return "on the meta device, without numbers"
     return None if _is_known(value.dtype) else f"of type {str(value.dtype).removeprefix('torch.')}"
 
 

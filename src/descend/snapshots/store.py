@@ -115,12 +115,9 @@ class SnapshotStore:
         """Refuse a model of another architecture than the snapshots that are stored.
 
         Raises:
-            SnapshotError: names the tensors that differ.
+            SnapshotError: names the tensors that differ, or that no snapshot can hold.
         """
-        if (index := self._read()) is not None:
-            here = files.shapes_of(files.state_of(model))
-            whose = type(files.unwrapped(model)).__name__
-            files.check_architecture(index.tensors, here, f"what {self.folder} holds ({index.model})", whose)
+        self._check(self._read(), files.shapes_of(files.state_of(model)), type(files.unwrapped(model)).__name__)
 
     def add(
         self, model: nn.Module, *, step: int, cycle: int | None = None, metric: float | None = None
@@ -131,7 +128,7 @@ class SnapshotStore:
             model: its parameters and buffers are written; the statistics of batch normalization are among them.
             step: how many steps have been applied.
             cycle: which end of a cycle this is, from 1.
-            metric: what the model is judged by, on validation data.
+            metric: what the model is judged by, on validation data; one that is not finite counts as the worst.
 
         Returns:
             The snapshot; None if the budget has no place for it, because all that is kept is better.
@@ -145,24 +142,21 @@ class SnapshotStore:
             raise ValueError(f"step is {step!r}; give how many steps have been applied, a whole number")
         if self.best_is is not None and metric is None:
             raise ValueError("the store keeps the best snapshots; give the metric of this one")
-        metric = None if metric is None else float(metric)
-        self.check(model)
-        state = files.state_of(model)
-        header = {
-            "step": step,
-            "cycle": cycle,
-            "metric": _finite(metric),
-            "model": type(files.unwrapped(model)).__name__,
-        }
+        metric = None if metric is None or not math.isfinite(metric) else float(metric)
+        state, whose = files.state_of(model), type(files.unwrapped(model)).__name__
+        shapes = files.shapes_of(state)
+        self._check(self._read(), shapes, whose)
+        header = {"step": step, "cycle": cycle, "metric": metric, "model": whose}
         content = files.packed(state, header)
         if self.max_bytes is not None and len(content) > self.max_bytes:
             raise SnapshotError(f"max_bytes is {self.max_bytes:,}, but one snapshot takes {len(content):,}; allow more")
         digest = hashlib.sha256(content).hexdigest()
         name = _FILES.replace("*", f"{step:08d}-{digest[:8]}")
-        taken = Snapshot(step, cycle, _finite(metric), name, len(content), digest)
-        with self._locked():
+        taken = Snapshot(step, cycle, metric, name, len(content), digest)
+        with self.locked():
+            index = self._read() or _Index(whose, shapes)
+            self._check(index, shapes, whose)  # again, as another process may have been the first meanwhile
             files.write(self.folder / name, lambda file: file.write(content))
-            index = self._read() or _Index(type(files.unwrapped(model)).__name__, files.shapes_of(state))
             others = [one for one in index.snapshots if one.step != step]
             kept = self._within_budget([*others, taken])
             self._write(_Index(index.model, index.tensors, kept))
@@ -199,8 +193,10 @@ class SnapshotStore:
         every = self.snapshots()
         if count is None and every:
             return Members(self, every)
-        if count is None or isinstance(count, bool) or not isinstance(count, int) or not 1 <= count <= len(every):
-            raise ValueError(f"the last {count} snapshots were asked for; {self.folder} holds {len(every)}")
+        if not every:
+            raise ValueError(f"{self.folder} holds no snapshot; train to the end of a cycle first")
+        if isinstance(count, bool) or not isinstance(count, int) or not 1 <= count <= len(every):
+            raise ValueError(f"last: {count!r} snapshots of {len(every)} in {self.folder}; give 1 to {len(every)}")
         return Members(self, every[-count:])
 
     def damaged(self) -> dict[int, str]:
@@ -220,7 +216,7 @@ class SnapshotStore:
             SnapshotError: there is none.
         """
         wanted = self._find(step)
-        with self._locked():
+        with self.locked():
             index = self._read()
             if index is not None:
                 kept = [one for one in index.snapshots if one != wanted]
@@ -230,11 +226,31 @@ class SnapshotStore:
         """Remove every snapshot, and what is known of the architecture."""
         if not self.folder.is_dir():
             return
-        with self._locked():
+        with self.locked():
             (self.folder / INDEX).unlink(missing_ok=True)
             self._sweep([])
 
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Make the folder, and keep other processes from changing what is in it meanwhile.
+
+        Raises:
+            SnapshotError: it cannot be written.
+        """
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            with open(self.folder / _LOCK, "a", encoding="utf-8") as lock:
+                if sys.platform != "win32":
+                    fcntl.flock(lock, fcntl.LOCK_EX)
+                yield
+        except OSError as error:
+            raise SnapshotError(f"{self.folder} cannot be written ({error.strerror}); take another folder") from error
+
     # ---- the index ---------------------------------------------------------------------------------------------------
+
+    def _check(self, index: _Index | None, shapes: Shapes, whose: str) -> None:
+        if index is not None:
+            files.check_architecture(index.tensors, shapes, f"what {self.folder} holds ({index.model})", whose)
 
     def _find(self, step: int) -> Snapshot:
         every = self.snapshots()
@@ -260,6 +276,8 @@ class SnapshotStore:
                 return
         except OSError as error:
             wrong = error.strerror or str(error)
+        if one not in self.snapshots():
+            raise SnapshotError(f"{path} has been removed or replaced since it was asked for; ask for snapshots anew")
         raise SnapshotError(
             f"{path} is damaged ({wrong}); the other {len(self) - 1} snapshots are usable once it is left out: "
             f"SnapshotStore({str(self.folder)!r}).discard({one.step})"
@@ -270,12 +288,17 @@ class SnapshotStore:
         try:
             content = json.loads(path.read_text(encoding="utf-8"))
             if content["format"] != FORMAT:
-                raise ValueError(f"its format is {content['format']}, not {FORMAT}")
+                raise SnapshotError(
+                    f"{path} has format {content['format']}, and this version of descend reads {FORMAT}; take the "
+                    "version that wrote it, or another folder"
+                )
             snapshots = [Snapshot(**one) for one in content["snapshots"]]
             return _Index(content["model"], dict(content["tensors"]), snapshots)
         except FileNotFoundError:
             return self._from_files()
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except OSError as error:
+            raise SnapshotError(f"{path} cannot be read ({error.strerror}); take another folder") from error
+        except (ValueError, KeyError, TypeError) as error:
             raise SnapshotError(
                 f"{path} cannot be read ({error}); remove it, and it is made anew from the snapshots beside it"
             ) from error
@@ -303,7 +326,7 @@ class SnapshotStore:
 
     def _sweep(self, kept: Sequence[str]) -> None:
         """Remove the files of snapshots that are not in the index, and what a kill left of unfinished ones."""
-        for path in [*self.folder.glob(_FILES), *self.folder.glob(f".{_FILES}-*.new")]:
+        for path in [*self.folder.glob(_FILES), *self.folder.glob(f".{_FILES}.new")]:
             if path.name not in kept:
                 path.unlink(missing_ok=True)
 
@@ -322,19 +345,6 @@ class SnapshotStore:
         if one.metric is None:
             return -math.inf, one.step
         return (one.metric if self.best_is == "max" else -one.metric), one.step
-
-    @contextmanager
-    def _locked(self) -> Iterator[None]:
-        """Keep other processes from changing the index meanwhile."""
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            lock = open(self.folder / _LOCK, "a", encoding="utf-8")  # noqa: SIM115 (what is done with it may fail too)
-        except OSError as error:
-            raise SnapshotError(f"{self.folder} cannot be written ({error.strerror}); take another folder") from error
-        with lock:
-            if sys.platform != "win32":
-                fcntl.flock(lock, fcntl.LOCK_EX)
-            yield
 
 
 class Members(Sequence[State]):
@@ -361,10 +371,6 @@ class Members(Sequence[State]):
         if isinstance(place, slice):
             return Members(self._store, self.snapshots[place])
         return self._store._load(self.snapshots[place])
-
-
-def _finite(value: float | None) -> float | None:
-    return value if value is not None and math.isfinite(value) else None
 
 
 def _require_safetensors() -> None:

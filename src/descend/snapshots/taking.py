@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import copy
 import io
 import itertools
 import pickle
 import random
+import zipfile
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, BinaryIO, Literal
 
 import numpy as np
 import torch
@@ -26,6 +29,7 @@ if TYPE_CHECKING:
     from descend.ensembles import Ensemble
 
 PROGRESS = "progress.pt"
+FORMAT = 1
 
 
 class Snapshots:
@@ -69,14 +73,10 @@ class Snapshots:
         check_pair(model, optimizer)
         if best is not None and metric is None:
             raise ValueError(f"best is {best!r}; give metric, a function of the model, by which snapshots are judged")
+        if metric is not None and not callable(metric):
+            raise ValueError(f"metric is {metric!r}; give a function of the model that returns a number")
         _check_cycles(optimizer, schedule)
-        self._also = dict(also or {})
-        for name, value in self._also.items():
-            if not isinstance(value, torch.Generator) and not hasattr(value, "load_state_dict"):
-                raise ValueError(
-                    f"also: {name} is a {type(value).__name__}; give a torch.Generator, or what has state_dict and "
-                    "load_state_dict"
-                )
+        self._also = _checked_also(also)
         self.store = SnapshotStore(folder, keep=keep, max_bytes=max_bytes, best=best)
         self.store.check(model)
         self._model, self._optimizer, self._schedule, self._metric = model, optimizer, schedule, metric
@@ -114,18 +114,9 @@ class Snapshots:
             RuntimeError: there are several processes.
         """
         _refuse_other_processes()
-        also = {name: _state(value) for name, value in self._also.items()}
-        self._check_loadable(also)
-        progress = {
-            "format": 1,
-            "steps": self._applied.count,
-            "model": files.unwrapped(self._model).state_dict(),
-            "optimizer": self._optimizer.state_dict(),
-            "random": _random_state(),
-            "also": also,
-        }
-        self.store.folder.mkdir(parents=True, exist_ok=True)
-        files.write(self.store.folder / PROGRESS, lambda file: torch.save(progress, file))
+        progress = self._progress()
+        with self.store.locked():
+            files.write(self.store.folder / PROGRESS, partial(_write, progress))
 
     def resume(self) -> int:
         """Put everything back as it was when the progress was last saved, bit for bit.
@@ -134,27 +125,31 @@ class Snapshots:
             The number of applied steps; 0 where nothing was saved, which changes nothing.
 
         Raises:
-            SnapshotError: the progress is damaged, or of another model, optimizer or `also`.
+            SnapshotError: the progress is damaged, or of another model, optimizer or `also`; nothing has changed.
             RuntimeError: there are several processes.
         """
         _refuse_other_processes()
         path = self.store.folder / PROGRESS
         if not path.exists():
-            if len(self.store):
+            first = min(next(one.cycles()) for one in _schedules(self._optimizer, self._schedule) if _has_cycles(one))
+            if any(one.step != first for one in self.store):  # the first is there alone after a kill, before its `save`
                 raise SnapshotError(
                     f"{self.store.folder} holds {len(self.store)} snapshots and no progress to go on from; take "
                     "another folder, or remove them with store.clear()"
                 )
             return 0
-        progress = self._loaded(path)
-        files.load_into(self._model, progress["model"], f"the progress in {path}")
-        try:
-            self._optimizer.load_state_dict(progress["optimizer"])
-        except (ValueError, KeyError, TypeError) as error:
-            raise SnapshotError(f"{path} is of another optimizer ({error}); build it as it was") from error
-        for name, value in self._also.items():
-            _put_back(value, progress["also"][name])
-        _restore_random(progress["random"])
+        progress, before = self._loaded(path), copy.deepcopy(self._progress())
+        for what, put in self._parts(progress):
+            try:
+                put()
+            except Exception as error:
+                for _, put_back in self._parts(before):
+                    put_back()
+                if isinstance(error, SnapshotError):
+                    raise
+                raise SnapshotError(
+                    f"{path} is of another {what} ({_reason(error)}); build it as it was. Nothing has changed"
+                ) from error
         self._applied.go_on_from(progress["steps"])
         self._seen = self._applied.count
         return self._seen
@@ -180,35 +175,84 @@ class Snapshots:
         with evaluating(self._model):
             return float(self._metric(self._model))
 
-    def _check_loadable(self, also: Mapping[str, Any]) -> None:
-        """What is saved must load without running code that a file brings."""
-        for name, state in also.items():
-            content = io.BytesIO()
-            torch.save(state, content)
-            content.seek(0)
-            try:
-                torch.load(content, weights_only=True)
-            except pickle.UnpicklingError as error:
-                raise SnapshotError(
-                    f"also: the state of {name} holds more than numbers, texts, lists, dicts and tensors, and could "
-                    "not be loaded safely; leave it out, and resume it yourself"
-                ) from error
+    def _progress(self) -> dict[str, Any]:
+        """All that training goes on from, as it is now."""
+        return {
+            "format": FORMAT,
+            "steps": self._applied.count,
+            "model": files.unwrapped(self._model).state_dict(),
+            "optimizer type": type(self._optimizer).__name__,
+            "optimizer": self._optimizer.state_dict(),
+            "also": {name: _state(value) for name, value in self._also.items()},
+            "random": _random_state(),
+        }
+
+    def _parts(self, progress: Mapping[str, Any]) -> Iterator[tuple[str, Callable[[], object]]]:
+        """What puts each part of the progress into its place, and what the part is called."""
+        where = f"the progress in {self.store.folder / PROGRESS}"
+        yield "model", partial(files.load_into, self._model, progress["model"], where)
+        yield "optimizer", partial(self._optimizer.load_state_dict, progress["optimizer"])
+        for name, value in self._also.items():
+            yield name, partial(_put_back, value, progress["also"][name])
+        yield "machine", partial(_restore_random, progress["random"])
 
     def _loaded(self, path: Path) -> dict[str, Any]:
+        """The progress in a file, whose checksums are looked at, as torch does not."""
         try:
+            with zipfile.ZipFile(path) as file:
+                if (damaged := file.testzip()) is not None:
+                    raise ValueError(f"{damaged} in it is damaged")
             progress: dict[str, Any] = torch.load(path, weights_only=True, map_location="cpu")
-            there, here = set(progress["also"]), set(self._also)
-        except (OSError, RuntimeError, EOFError, pickle.UnpicklingError, KeyError, TypeError, ValueError) as error:
-            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+            version, kind, names = progress["format"], progress["optimizer type"], set(progress["also"])
+        except Exception as error:  # of many types, according to what is damaged
             raise SnapshotError(
-                f"{path} cannot be read ({reason}); without it training starts over, in another folder. The snapshots "
-                "are usable"
+                f"{path} cannot be read ({_reason(error)}); without it training starts over, in another folder. The "
+                "snapshots are usable"
             ) from error
-        if there != here:
+        if version != FORMAT:
             raise SnapshotError(
-                f"{path} was saved with also={sorted(there)}, and this has {sorted(here)}; give the same names"
+                f"{path} has format {version}, and this version of descend reads {FORMAT}; take the one that wrote it"
+            )
+        if kind != type(self._optimizer).__name__:
+            raise SnapshotError(
+                f"{path} is of another optimizer, {kind}, and this is {type(self._optimizer).__name__}; build it as it "
+                "was"
+            )
+        if names != set(self._also):
+            raise SnapshotError(
+                f"{path} was saved with also={sorted(names)}, and this has {sorted(self._also)}; give the same names"
             )
         return progress
+
+
+def _write(progress: Mapping[str, Any], file: BinaryIO) -> None:
+    """Write the progress, and see that it loads without running code that a file brings."""
+    try:
+        torch.save(progress, file)
+        file.seek(0)
+        torch.load(file, weights_only=True, map_location="meta")
+    except (pickle.PickleError, AttributeError, TypeError) as error:
+        held = {"model": progress["model"], "optimizer": progress["optimizer"], **progress["also"]}
+        whose = next((name for name, state in held.items() if not _is_plain(state)), "training")
+        raise SnapshotError(
+            f"the state of {whose} holds more than numbers, texts, lists, dicts and tensors, and could not be loaded "
+            "safely; leave it out, and resume it yourself"
+        ) from error
+
+
+def _is_plain(state: Any) -> bool:
+    content = io.BytesIO()
+    try:
+        torch.save(state, content)
+        content.seek(0)
+        torch.load(content, weights_only=True)
+    except (pickle.PickleError, AttributeError, TypeError):
+        return False
+    return True
+
+
+def _reason(error: Exception) -> str:
+    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
 
 
 def _schedules(optimizer: torch.optim.Optimizer, given: Schedule | None) -> list[Schedule]:
@@ -231,6 +275,20 @@ def _check_cycles(optimizer: torch.optim.Optimizer, given: Schedule | None) -> N
             "no schedule has cycles; build the optimizer with lr=0.1 * descend.schedules.snapshot(steps, 6), say, or "
             "give such a schedule"
         )
+
+
+def _checked_also(also: Mapping[str, Any] | None) -> dict[str, Any]:
+    if also is not None and not isinstance(also, Mapping):
+        raise ValueError(f"also is a {type(also).__name__}; give a dict of what to save, by names")
+    for name, value in (also or {}).items():
+        if isinstance(value, torch.Generator):
+            continue
+        if not (hasattr(value, "state_dict") and hasattr(value, "load_state_dict")):
+            raise ValueError(
+                f"also: {name} is a {type(value).__name__}; give a torch.Generator, or what has state_dict and "
+                "load_state_dict"
+            )
+    return dict(also or {})
 
 
 def _has_cycles(schedule: Schedule) -> bool:

@@ -28,12 +28,12 @@ def methods(count: int) -> list[Method]:
     """Return all methods for so many snapshots, in the order of tables."""
     return [
         Method("cosine", "one cosine, last weights", "cosine"),
-        Method("ema", "one cosine, exponential average of weights", "cosine"),
+        Method("ema", "one cosine, EMA of weights", "cosine"),
         Method("nocycle-last", "step decay, last weights", "nocycle"),
         Method("nocycle", f"NoCycle: {count} snapshots of step decay", "nocycle", count),
         Method("singlecycle", f"SingleCycle: {count} short runs", "singlecycle", count),
-        Method("last", "snapshots: the last", "snapshots"),
-        Method("best", "snapshots: the best on validation data", "snapshots"),
+        Method("last", "last snapshot", "snapshots"),
+        Method("best", "best snapshot on validation", "snapshots"),
         *(Method(f"last-{m}", f"snapshot ensemble, last {m}", "snapshots", m) for m in range(2, count + 1)),
         *(Method(f"average-{m}", f"weights of the last {m} averaged", "snapshots") for m in range(2, count + 1)),
         Method("soup", "greedy soup of snapshots", "snapshots"),

@@ -71,9 +71,9 @@ def _of_barriers(optimizer: Mapping[str, Any], sign: int) -> str | None:
     gain = sign * (averages[best] - rows["last"]["metric"]["mean"])
     foreseen = "may work" if highest["barrier"] <= LOW_BARRIER * ends else "is not to be expected to work for all"
     return (
-        f"the highest loss barrier between two snapshots is {highest['barrier']:.3g}, at ends of {ends:.3g}, which says "
-        f"beforehand that averaging weights {foreseen}; measured, the best of the averages ({rows[best]['title']}) is "
-        f"{'no worse' if gain >= 0 else 'worse'} than the last snapshot."
+        f"the highest loss barrier between two snapshots is {highest['barrier']:.3g}, at ends of {ends:.3g}, which "
+        f"says beforehand that averaging weights {foreseen}; measured, the best of the averages "
+        f"({rows[best]['title']}) is {'no worse' if gain >= 0 else 'worse'} than the last snapshot."
     )
 
 
