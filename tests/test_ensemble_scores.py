@@ -305,6 +305,21 @@ def test_intervals_cover_the_true_mean():
     assert 0.83 <= covered / 200 <= 0.96
 
 
+def test_blocks_are_drawn_together():
+    """Ten copies of each number are no more evidence than one; a last block may be short."""
+    values = torch.randn(2, 50, generator=torch.Generator().manual_seed(0)).abs() / 4
+    copies = values.repeat_interleave(10, 1)
+    alone, together = Resamples(2, 50, 300), Resamples(2, 500, 300, block=10)
+    assert torch.allclose(alone.mean(values), together.mean(copies))
+    right = (values > 0.1).double()
+    errors = alone.calibration_error(values, right), together.calibration_error(copies, right.repeat_interleave(10, 1))
+    assert torch.allclose(*errors)
+    short = Resamples(1, 7, 200, block=3)
+    [(_, blocks)] = short.weights()
+    sums, sizes = torch.tensor([3.0, 12.0, 6.0]).double(), torch.tensor([3.0, 3.0, 1.0]).double()
+    assert torch.allclose(short.mean(torch.arange(7.0)[None]), (blocks @ sums) / (blocks @ sizes))
+
+
 def test_replicates_are_paired_and_repeat():
     first, second = results(seed=1)[0], results(seed=2)[0]
     resamples = Resamples(3, 40, 50)

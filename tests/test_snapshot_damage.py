@@ -7,6 +7,7 @@ import re
 import resource
 import shutil
 import subprocess
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -56,25 +57,22 @@ def test_what_the_budget_has_removed_is_not_called_damaged(tmp_path):
     members = store.last(2)
     assert isinstance(members[1:], Members)
     store.add(numbered(4), step=4)
-    with pytest.raises(
-        SnapshotError, match="has been removed or replaced since it was asked for; ask for snapshots an"
-    ):
+    with pytest.raises(SnapshotError, match="has been removed or replaced since it was asked for; ask"):
         members[0]
     assert members[1]["weight"][0, 0] == 3
 
 
-@pytest.mark.parametrize(
-    "text", ["", "{", "[]", "{}", '{"format": 1}', '{"format": 1, "snapshots": [{"step": 1}]}', "\0"]
-)
+BROKEN = ["", "{", "[]", "{}", '{"format": 1}', '{"format": 1, "snapshots": [{"step": 1}]}', "\0"]
+
+
+@pytest.mark.parametrize("text", BROKEN)
 def test_a_damaged_index_is_made_anew_once_it_is_removed(tmp_path, text):
     store = filled(tmp_path)
     before = store.snapshots()
     (tmp_path / "index.json").write_text(text)
     model, held = numbered(9), content(tmp_path)
     for call in (lambda: SnapshotStore(tmp_path), store.snapshots, lambda: store.add(model, step=9)):
-        with pytest.raises(
-            SnapshotError, match=r"index.json cannot be read .*; remove it, and it is made anew from the"
-        ):
+        with pytest.raises(SnapshotError, match=r"index.json cannot be read .*; remove it, and it is made anew"):
             call()
     assert content(tmp_path) == held
     (tmp_path / "index.json").unlink()
@@ -174,12 +172,13 @@ def mounted(tmp_path):
 
 def test_a_full_and_a_read_only_disk(mounted):
     store = filled(mounted / "store")
+    with suppress(OSError), (mounted / "fill").open("wb", buffering=0) as file:
+        while True:
+            file.write(bytes(4096))
     before = content(store.folder)
-    (mounted / "fill").write_bytes(bytes(236 * 1024))
     with pytest.raises(SnapshotError, match=r"cannot be written \(No space left on device\); what was stored before"):
         store.add(numbered(4), step=4)
-        store.add(numbered(5), step=5)
-        store.add(numbered(6), step=6)
+    usable(store, before)
     (mounted / "fill").unlink()
     store.add(numbered(4), step=4)
     before = content(store.folder)
@@ -201,7 +200,7 @@ def test_a_folder_that_cannot_be_made_or_locked(tmp_path, monkeypatch):
         store.add(numbered(1), step=1)
     store = filled(tmp_path / "store")
 
-    def refuse(*_):
+    def refuse(*_, **__):
         raise PermissionError(errno.EACCES, "Permission denied")
 
     with monkeypatch.context() as patch:

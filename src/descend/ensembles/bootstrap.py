@@ -28,17 +28,22 @@ class Resamples:
         examples: number of test examples.
         count: number of replicates.
         generator_seed: decides the draws. They are made anew for each computation, as all of them fill gigabytes.
+        block: how many successive examples depend on each other, such as the characters of a window; they are drawn
+            together, the last block being what is left.
 
     Raises:
         ValueError: for a number below 1, or a negative generator_seed.
     """
 
-    def __init__(self, seeds: int, examples: int, count: int = 2000, generator_seed: int = 0) -> None:
+    def __init__(
+        self, seeds: int, examples: int, count: int = 2000, generator_seed: int = 0, *, block: int = 1
+    ) -> None:
         for name, value, least in (
             ("seeds", seeds, 1),
             ("examples", examples, 1),
             ("count", count, 1),
             ("generator_seed", generator_seed, 0),
+            ("block", block, 1),
         ):
             if value < least:
                 raise ValueError(f"{name}: need {least} or more, got {value}")
@@ -46,17 +51,20 @@ class Resamples:
         self.examples = examples
         self.count = count
         self.generator_seed = generator_seed
+        self._places = torch.arange(examples) // block
+        self._sizes = torch.bincount(self._places).double()
 
     def weights(self) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield for some replicates at a time how often each seed and each example was drawn.
+        """Yield for some replicates at a time how often each seed and each block of examples was drawn.
 
-        The shapes are (replicates, seeds) and (replicates, examples), the type float64.
+        The shapes are (replicates, seeds) and (replicates, blocks), the type float64.
         """
         generator = torch.Generator().manual_seed(self.generator_seed)
-        rows = max(1, _CHUNK // self.examples)
+        blocks = len(self._sizes)
+        rows = max(1, _CHUNK // blocks)
         for start in range(0, self.count, rows):
             chunk = min(rows, self.count - start)
-            yield _draws(chunk, self.seeds, generator), _draws(chunk, self.examples, generator)
+            yield _draws(chunk, self.seeds, generator), _draws(chunk, blocks, generator)
 
     def mean(self, values: Tensor) -> Tensor:
         """Return replicates of the mean over seeds and examples, shape (count,), float64.
@@ -67,9 +75,11 @@ class Resamples:
         Raises:
             ValueError: for another shape, or values that are not finite.
         """
-        table = self._checked("values", values).T.contiguous()
-        return torch.cat([((examples @ table) * seeds).sum(1) for seeds, examples in self.weights()]) / (
-            self.seeds * self.examples
+        by_example = self._checked("values", values).T
+        table = torch.zeros(len(self._sizes), self.seeds, dtype=torch.float64).index_add_(0, self._places, by_example)
+        return (
+            torch.cat([((blocks @ table) * seeds).sum(1) / (blocks @ self._sizes) for seeds, blocks in self.weights()])
+            / self.seeds
         )
 
     def calibration_error(self, confidences: Tensor, correct: Tensor, bins: int = 15) -> Tensor:
@@ -91,12 +101,12 @@ class Resamples:
         for name, values in (("confidences", probabilities), ("correct", hits)):
             if values.min() < 0 or values.max() > 1 + 1e-6:  # an exponential may round to above 1
                 raise ValueError(f"{name}: need values from 0 to 1, got {values.min():.6g} to {values.max():.6g}")
-        gaps = _gaps_by_bin(width_bins(probabilities, bins), probabilities - hits, bins)
+        gaps = _gaps_by_bin(width_bins(probabilities, bins), probabilities - hits, self._places, bins)
         replicates = []
-        for seeds, examples in self.weights():
-            sums = torch.sparse.mm(gaps, examples.T.contiguous()).view(self.seeds, bins, len(seeds))
-            replicates.append((sums.abs().sum(1) * seeds.T).sum(0))
-        return torch.cat(replicates) / (self.seeds * self.examples)
+        for seeds, blocks in self.weights():
+            sums = torch.sparse.mm(gaps, blocks.T.contiguous()).view(self.seeds, bins, len(seeds))
+            replicates.append((sums.abs().sum(1) * seeds.T).sum(0) / (blocks @ self._sizes))
+        return torch.cat(replicates) / self.seeds
 
     def _checked(self, name: str, values: Tensor) -> Tensor:
         if values.shape != (self.seeds, self.examples):
@@ -140,10 +150,10 @@ def _draws(rows: int, n: int, generator: torch.Generator) -> Tensor:
     return torch.zeros(rows, n, dtype=torch.float64).scatter_add_(1, drawn, ones)
 
 
-def _gaps_by_bin(places: Tensor, gaps: Tensor, bins: int) -> Tensor:
-    """Return the matrix, of shape (seeds * bins, examples), that sums weighted gaps by seed and bin; mostly zeros."""
-    seeds, examples = gaps.shape
+def _gaps_by_bin(places: Tensor, gaps: Tensor, blocks: Tensor, bins: int) -> Tensor:
+    """Return the matrix, of shape (seeds * bins, blocks), that sums weighted gaps by seed and bin; mostly zeros."""
+    seeds = len(gaps)
     rows = places + bins * torch.arange(seeds).unsqueeze(1)
-    columns = torch.arange(examples).expand(seeds, examples)
-    indices = torch.stack([rows.flatten(), columns.flatten()])
-    return torch.sparse_coo_tensor(indices, gaps.flatten(), (seeds * bins, examples), check_invariants=True).coalesce()
+    indices = torch.stack([rows.flatten(), blocks.expand_as(rows).flatten()])
+    size = (seeds * bins, int(blocks[-1]) + 1)
+    return torch.sparse_coo_tensor(indices, gaps.flatten(), size, check_invariants=True).coalesce()

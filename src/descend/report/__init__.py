@@ -2,6 +2,7 @@
 
     descend.report.write("runs/demo")                        # reads results.json there, writes report.html beside it
     descend.report.join(["runs/one", "runs/two"])            # writes joined.html and joined.json
+    descend.report.write_ensemble("runs/demo")               # reads ensemble.json there, writes ensemble.html
     descend.report.schema()                                  # of results.json, as a dict
 
 Importing this module is cheap; the libraries that draw are loaded when a report is written.
@@ -13,7 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-__all__ = ["join", "schema", "write"]
+__all__ = ["join", "schema", "write", "write_ensemble"]
 
 
 def write(run: Path | str, out: Path | str | None = None) -> Path:
@@ -45,9 +46,33 @@ def write(run: Path | str, out: Path | str | None = None) -> Path:
     return target
 
 
-def write_ensemble(run: Path | str) -> Path:
-    """Write the page of a study of snapshots from its `ensemble.json`."""
-    return Path(run) / "ensemble.html"
+def write_ensemble(run: Path | str, out: Path | str | None = None) -> Path:
+    """Write the page of a finished study of snapshots from its `ensemble.json`, and return its path.
+
+    The same results give the same bytes. A page that is there is replaced, in one step.
+
+    Args:
+        run: the directory of the run, or the `ensemble.json` in it.
+        out: an HTML file; by default `ensemble.html` beside the results.
+
+    Raises:
+        FileNotFoundError: there is no run, its snapshots were not studied, or the folder of `out` is missing.
+        ValueError: the results are damaged or of a newer format, or `out` does not end in `.html`.
+        OSError: the page cannot be written.
+        ModuleNotFoundError: without the `lab` extra.
+    """
+    from descend.report import files
+    from descend.report.ensemble_reading import read, results_of
+
+    path = results_of(Path(run))
+    target = path.with_name("ensemble.html") if out is None else files.page_at(Path(out))
+    results = read(path)
+    try:
+        from descend.report.ensemble_page import render
+    except ModuleNotFoundError as error:
+        raise _needs(error) from None
+    files.write(target, render(results))
+    return target
 
 
 def join(runs: Sequence[Path | str], out: Path | str = "joined.html") -> Path:
@@ -98,21 +123,23 @@ def join(runs: Sequence[Path | str], out: Path | str = "joined.html") -> Path:
     return page
 
 
-def schema(of: Literal["results", "joined"] = "results") -> dict[str, Any]:
-    """The JSON Schema (draft 2020-12) of what a run and a join write.
+def schema(of: Literal["results", "joined", "ensemble"] = "results") -> dict[str, Any]:
+    """The JSON Schema (draft 2020-12) of what a run, a join and a study of snapshots write.
 
     Args:
-        of: "results" for the `results.json` of a run, "joined" for the `joined.json` of a join.
+        of: "results" for the `results.json` of a run, "joined" for the `joined.json` of a join,
+            "ensemble" for the `ensemble.json` of a study of snapshots.
 
     Raises:
-        ValueError: `of` is neither.
+        ValueError: `of` is none of them.
     """
-    from descend.report import joined, results
+    from descend.report import ensemble_results, joined, results
     from descend.report.json_schema import schema_of
 
     kinds: dict[str, tuple[type, int]] = {
         "results": (results.Results, results.FORMAT),
         "joined": (joined.Joined, joined.FORMAT),
+        "ensemble": (ensemble_results.EnsembleResults, ensemble_results.FORMAT),
     }
     if of not in kinds:
         raise ValueError(f"of is {of!r}; give one of {', '.join(kinds)}")

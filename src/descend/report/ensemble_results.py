@@ -1,4 +1,4 @@
-"""The file `ensemble.json` of a study of snapshots: its shape (format 1), read and checked before anything is drawn.
+"""The file `ensemble.json` of a study of snapshots: its shape (format 1); `ensemble_reading` reads it.
 
 The classes below are the format, as those in `results` are of a comparison: a field without a default must be there,
 `None` stands for a number that is not finite or was not measured, and keys that are not named here are ignored.
@@ -6,12 +6,9 @@ The classes below are the format, as those in `results` are of a comparison: a f
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
-from descend.report.decoding import decode
 from descend.report.results import Manifest, Task
 
 FORMAT = 1
@@ -273,82 +270,3 @@ class EnsembleResults:
     optimizers: list[Optimizer]
     findings: list[str] = field(default_factory=list)
     caveats: list[str] = field(default_factory=list)
-
-
-def read(path: Path) -> EnsembleResults:
-    """Read an `ensemble.json` and check it against the format.
-
-    Raises FileNotFoundError where there is none, ValueError where it is damaged or of a newer format; both name the
-    file and the remedy.
-    """
-    data = _json(path)
-    if not isinstance(data, dict) or type(data.get("format")) is not int or data["format"] < 1:
-        raise ValueError(_damaged(path, "it does not name its format"))
-    if data.get("kind") in ("compare", "joined"):
-        raise ValueError(f"{path} is not of a study of snapshots; give the ensemble.json of one")
-    if data["format"] > FORMAT:
-        raise ValueError(
-            f"{path} has format {data['format']}, and this version of descend reads formats up to {FORMAT}; "
-            "build the report with the version of descend that made the study"
-        )
-    try:
-        results: EnsembleResults = decode(EnsembleResults, data)
-        for place, optimizer in enumerate(results.optimizers):
-            _check(optimizer, f"optimizers[{place}]")
-    except ValueError as error:
-        raise ValueError(_damaged(path, str(error))) from None
-    return results
-
-
-def _json(path: Path) -> Any:
-    try:
-        return json.loads(path.read_text(encoding="utf-8"), parse_constant=lambda _: None)
-    except FileNotFoundError:
-        raise FileNotFoundError(
-            f"{path} does not exist; make it with: descend ensemble {path.parent}, or give the directory of another run"
-        ) from None
-    except UnicodeDecodeError as error:
-        raise ValueError(_damaged(path, f"it is not UTF-8 text ({error.reason})")) from None
-    except json.JSONDecodeError as error:
-        raise ValueError(_damaged(path, f"it is not JSON (line {error.lineno}: {error.msg})")) from None
-    except (ValueError, RecursionError) as error:  # a number of thousands of digits, thousands of brackets
-        raise ValueError(_damaged(path, f"it cannot be read as JSON ({error})")) from None
-
-
-def _damaged(path: Path, why: str) -> str:
-    return f"{path} is damaged: {why}; repeat descend ensemble {path.parent}, which makes it again from what it kept"
-
-
-def _check(optimizer: Optimizer, place: str) -> None:
-    """Raise ValueError where lists that belong together are not of one length."""
-    for index, row in enumerate(optimizer.rows):
-        if len(row.by_seed) != len(optimizer.seeds):
-            raise ValueError(f"{place}.rows[{index}].by_seed has not one value for each of seeds")
-    for index, one in enumerate(optimizer.diversity):
-        _check_grid(one.pairwise, one.members, one.members, f"{place}.diversity[{index}].pairwise")
-    if (found := optimizer.barriers) is not None:
-        _check_grid(found.matrix, len(found.steps), len(found.steps), f"{place}.barriers.matrix")
-        for index, line in enumerate(found.lines):
-            if len(line.losses) != len(line.amounts) or len(line.errors) not in (0, len(line.amounts)):
-                raise ValueError(f"{place}.barriers.lines[{index}] has not one value for each of amounts")
-    if (plane := optimizer.plane) is not None:
-        _check_plane(plane, f"{place}.plane")
-
-
-def _check_plane(plane: Plane, place: str) -> None:
-    if min(len(plane.xs), len(plane.ys)) < 2 or not _ascends(plane.xs) or not _ascends(plane.ys):
-        raise ValueError(f"{place} has no grid")
-    _check_grid(plane.losses, len(plane.ys), len(plane.xs), f"{place}.losses")
-    if len(plane.steps) != 3:
-        raise ValueError(f"{place}.steps does not hold three steps")
-    _check_grid(plane.coordinates, 3, 2, f"{place}.coordinates")
-    _check_grid(plane.way, len(plane.way), 4, f"{place}.way")
-
-
-def _ascends(values: list[float]) -> bool:
-    return all(before < after for before, after in zip(values, values[1:], strict=False))
-
-
-def _check_grid(grid: list[Any], rows: int, columns: int, place: str) -> None:
-    if len(grid) != rows or any(len(row) != columns for row in grid):
-        raise ValueError(f"{place} is not {rows} lists of {columns}")

@@ -83,7 +83,9 @@ class ScalesRates(Protocol):
 class Averages(Protocol):
     """A task whose models' predictions can be averaged, for ensembles: `evaluate` in two parts.
 
-    For every split, `judge(outputs(model, split), split)` is what `evaluate(model, split)` says of loss and metric.
+    For every split, `judge(outputs(model, split), split)` is what `evaluate(model, split)` says of loss and metric. It
+    may also have `block`: how many successive rows depend on each other, as characters of one window do, so that
+    intervals draw them together; 1 without.
     """
 
     averages: Average

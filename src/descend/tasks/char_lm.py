@@ -60,6 +60,7 @@ class CharLM:
     target = 2.4
     worst = math.inf
     averages: Average = "probabilities"
+    block = _WINDOW
     steps = 800
     batch_size = 32
     quick: Mapping[str, int] = {"subset": 200_000, "steps": 75}

@@ -62,6 +62,7 @@ class Translation:
     target = 3.85
     worst = math.inf
     averages: Average = "probabilities"
+    block = 16  # words, about a sentence
     steps = 800
     batch_size = 32
     quick: Mapping[str, int] = {"subset": 4000, "steps": 65}

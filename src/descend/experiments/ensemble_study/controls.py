@@ -27,7 +27,7 @@ Kind = Literal["nocycle", "cosine", "singlecycle"]
 _SEEDS_APART = 1000
 """Members of singlecycle for seed s have the seeds 1000 s + 1, 1000 s + 2, ..., which no other trial has."""
 EMA_SHARE = 20
-"""The average of the weights forgets over a twentieth of the run: decay = 1 - 20 / steps."""
+"""The average of the weights forgets over a twentieth of the run: decay = steps / (steps + 20)."""
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,7 @@ class Control:
         """What it keeps of its weights."""
         cycle = self.steps // self.count
         taken = tuple(range(cycle, self.steps + 1, cycle)) if self.kind == "nocycle" else (self.length,)
-        decay = max(0.0, 1 - EMA_SHARE / self.steps) if self.kind == "cosine" else None
+        decay = self.steps / (self.steps + EMA_SHARE) if self.kind == "cosine" else None
         return Kept(self.folder / self.kind, taken, decay)
 
     @property

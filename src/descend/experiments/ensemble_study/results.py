@@ -97,7 +97,8 @@ class Intervals:
         examples = next(iter(scores[0]["examples"].values()), None) if scores else None
         self._resamples = None
         if examples is not None:
-            self._resamples = Resamples(len(scores), len(examples["nll"]), REPLICATES)
+            block = getattr(task, "block", 1)
+            self._resamples = Resamples(len(scores), len(examples["nll"]), REPLICATES, block=block)
         self._known: dict[tuple[str, str], Tensor | None] = {}
 
     def of(self, method: str, number: str) -> dict[str, float | None] | None:

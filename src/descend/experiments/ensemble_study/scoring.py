@@ -16,7 +16,6 @@ from descend.ensembles.diversity import diversity
 from descend.experiments.ensemble_study.controls import Control, controls
 from descend.experiments.ensemble_study.jobs import Result
 from descend.experiments.ensemble_study.methods import ensemble_names
-from descend.experiments.errors import RunError
 from descend.experiments.keeping import averageable, members_outputs, renew_batch_norm
 from descend.experiments.trial import Trial
 from descend.snapshots import SnapshotStore, State
@@ -67,7 +66,6 @@ class Scoring:
             return lambda split: members_outputs(able, model, states, split)
 
         snapshots = self._store.last()
-        _check_count(snapshots, self.count, self._store)
         names = dict(ensemble_names(self.count))
         judge.cumulative("snapshots", outputs(snapshots[::-1]), names)
         judge.single("best", outputs([snapshots[self._best(task)]]))
@@ -203,10 +201,3 @@ def _renewed(task: Task, model: nn.Module, state: State, seed: int) -> dict[str,
     model.load_state_dict(dict(state))
     renew_batch_norm(task, model, seed)
     return {name: value.clone() for name, value in model.state_dict().items()}
-
-
-def _check_count(snapshots: Sequence[State], count: int, store: SnapshotStore) -> None:
-    if len(snapshots) != count:
-        raise RunError(
-            f"{store.folder} holds {len(snapshots)} of {count} snapshots; make the comparison again with --fresh"
-        )

@@ -8,10 +8,10 @@ from descend.experiments.ensemble_study.controls import controls
 from descend.experiments.ensemble_study.jobs import Job, Kept, Progress, Result, Run, work
 from descend.experiments.ensemble_study.landscape import PlaneRow, Trace, lines
 from descend.experiments.ensemble_study.scoring import Scoring
-from descend.experiments.errors import Interrupted
+from descend.experiments.errors import Interrupted, RunError
 from descend.experiments.trial import Trial
 from descend.schedules import Schedule
-from descend.snapshots import SnapshotStore
+from descend.snapshots import SnapshotError, SnapshotStore
 
 
 class Silence:
@@ -69,6 +69,24 @@ class Studied:
     snapshots: Path
     ensemble: Path
     fineness: Fineness
+
+    def check(self) -> None:
+        """Refuse a run whose snapshots are not all there and whole, before anything is trained.
+
+        Raises:
+            RunError: says which is not.
+        """
+        for final in self.finals:
+            try:
+                store = SnapshotStore(self.snapshots / final.file_name())
+                wrong = list(store.damaged().values())
+            except SnapshotError as error:
+                raise RunError(f"{error}. Make the comparison again with --fresh") from error
+            if wrong:
+                raise RunError(f"{wrong[0]}. A study takes all of them: make the comparison again with --fresh")
+            if len(store) != self.count:
+                held = f"{store.folder} holds {len(store)} of {self.count} snapshots"
+                raise RunError(f"{held}; make the comparison again with --fresh")
 
     def controls(self) -> list[Kept]:
         """Return the jobs of training what the comparison does not hold."""
@@ -132,9 +150,12 @@ def study(studied: Mapping[str, Studied], run: Run, progress: Progress) -> dict[
     """Do what is not done yet, and return what is found, by optimizer.
 
     Raises:
+        RunError: a snapshot is missing or damaged, or something cannot be written.
         Interrupted: by the keyboard; the running jobs are lost.
     """
     every = list(studied.values())
+    for one in every:
+        one.check()
     waves = [
         [kept for one in every for kept in one.controls()],
         [kept for one in every for kept in (*one.scores(), *one.lines(), *one.plane(), *one.trace())],
@@ -152,6 +173,8 @@ def study(studied: Mapping[str, Studied], run: Run, progress: Progress) -> dict[
                 progress.finished(kept.job.name)
     except KeyboardInterrupt:
         raise Interrupted(done, total, "jobs") from None
+    except SnapshotError as error:
+        raise RunError(str(error)) from error
     finally:
         progress.end()
     return {

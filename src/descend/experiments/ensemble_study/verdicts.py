@@ -103,8 +103,8 @@ def _caveats(document: Mapping[str, Any]) -> Iterator[str]:
         "passes for a prediction."
     )
     yield (
-        f"The exponential average has the decay 1 - {EMA_SHARE}/{options['steps']:,}; statistics of batch "
-        "normalization are recomputed over training batches for every average of weights."
+        f"The exponential average has the decay {options['steps'] / (options['steps'] + EMA_SHARE):.4g}; statistics of "
+        "batch normalization are recomputed over training batches for every average of weights."
     )
     yield (
         f"Calibration errors have {document['bins']} bins; temperatures, the best snapshot and the soup are chosen on "
