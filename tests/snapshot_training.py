@@ -34,6 +34,24 @@ class Tied(nn.Module):
         return self.out(self.words(inputs))
 
 
+class Map(nn.Sequential):
+    """Scores of classes in dimension 1, of every place in a picture."""
+
+    def __init__(self):
+        super().__init__(nn.Conv2d(4, 5, 3, padding=1), nn.BatchNorm2d(5), nn.ReLU(), nn.Conv2d(5, 3, 1))
+
+
+class Memory(nn.Module):
+    """vmap knows no LSTM."""
+
+    def __init__(self):
+        super().__init__()
+        self.memory, self.last = nn.LSTM(4, 6, batch_first=True), nn.Linear(6, 3)
+
+    def forward(self, inputs):
+        return self.last(self.memory(inputs)[0][:, -1])
+
+
 def made(model=Net, seed=0):
     torch.manual_seed(seed)
     return model()

@@ -11,28 +11,10 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from descend.ensembles import Ensemble, EnsembleModule, module
 from descend.snapshots import SnapshotStore
-from snapshot_training import Net, Tied, copied, made, same
+from snapshot_training import Map, Memory, Net, Tied, copied, made, same
 
 INPUTS = torch.randn(23, 4, generator=torch.Generator().manual_seed(1))
 STRATEGIES = ["stream", "batched", "auto"]
-
-
-class Map(nn.Sequential):
-    """Scores of classes in dimension 1, of every place in a picture."""
-
-    def __init__(self):
-        super().__init__(nn.Conv2d(4, 5, 3, padding=1), nn.BatchNorm2d(5), nn.ReLU(), nn.Conv2d(5, 3, 1))
-
-
-class Memory(nn.Module):
-    """vmap knows no LSTM."""
-
-    def __init__(self):
-        super().__init__()
-        self.memory, self.last = nn.LSTM(4, 6, batch_first=True), nn.Linear(6, 3)
-
-    def forward(self, inputs):
-        return self.last(self.memory(inputs)[0][:, -1])
 
 
 def varied(model=Net, count=3):
@@ -153,9 +135,9 @@ def test_nothing_of_the_user_s_changes(strategy):
 
 
 def test_nothing_changes_between_members_or_by_an_error():
-    model = made(Net, 9)
+    model, given = made(Net, 9), states(varied())
     modes, drawn = [one.training for one in model.modules()], torch.get_rng_state()
-    for _ in Ensemble(model, states(varied())).outputs([INPUTS]):
+    for _ in Ensemble(model, given).outputs([INPUTS]):
         assert [one.training for one in model.modules()] == modes
         assert torch.is_grad_enabled()
         assert torch.equal(torch.get_rng_state(), drawn)
@@ -304,9 +286,7 @@ def test_members_that_are_none(make, members, message):
 
 @pytest.mark.parametrize("make", [Ensemble, EnsembleModule])
 def test_an_average_that_is_none(make):
-    with pytest.raises(
-        ValueError, match="average is 'median'; give 'softmax' for scores of classes, or 'mean' for val"
-    ):
+    with pytest.raises(ValueError, match="average is 'median'; give 'softmax' for scores of classes, or 'mean'"):
         make(Net(), [GOOD], average="median")
 
 
@@ -323,7 +303,7 @@ def test_an_average_that_is_none(make):
             DataLoader(TensorDataset(INPUTS), 5, shuffle=True),
             {},
             ValueError,
-            "batches is shuffled, .*give shuffle=False",
+            "batches is shuffled, .*shuffle=False",
         ),
     ],
 )
@@ -343,16 +323,22 @@ class Shrinking:
 
 
 def test_passes_that_differ_and_outputs_that_are_no_tensor():
-    with pytest.raises(
-        ValueError, match=r"outputs of shape \(69, 3\) at first and \(46, 3\) later; give the same batch"
-    ):
+    with pytest.raises(ValueError, match=r"outputs of shape \(69, 3\) at first and \(46, 3\) later; give the same"):
         Ensemble(Net(), [GOOD, GOOD]).predict(Shrinking(), strategy="stream")
     for strategy in STRATEGIES:
         pair = Ensemble(Net(), [GOOD], forward=lambda model, batch: (model(batch), 1))
         if strategy != "batched":
-            with pytest.raises(
-                TypeError, match="the model gave a tuple; an ensemble averages one tensor: give forward"
-            ):
+            with pytest.raises(TypeError, match="the model gave a tuple; an ensemble averages one tensor: give"):
                 pair.predict([INPUTS], strategy=strategy)
     with pytest.raises(ValueError, match="batches is an iterator"):
         next(pair.outputs(iter([INPUTS])))
+
+
+def test_low_precision_is_summed_in_float32_and_rounded_once():
+    members = [made(Net, seed).bfloat16() for seed in range(9)]
+    inputs = INPUTS.bfloat16()
+    with torch.no_grad():
+        each = torch.stack([member.eval()(inputs).softmax(-1) for member in members])
+    found = Ensemble(made(Net, 9).bfloat16(), states(members)).predict([inputs], strategy="stream")
+    assert found.dtype == torch.bfloat16
+    assert torch.equal(found, each.float().mean(0).bfloat16())

@@ -78,7 +78,8 @@ class TestErrors:
         assert results.summary[0].ms_per_step is None
 
     def test_without_the_extra(self, tmp_path, monkeypatch):
-        monkeypatch.delitem(sys.modules, "descend.report.page", raising=False)
+        for module in ("page", "template"):
+            monkeypatch.delitem(sys.modules, f"descend.report.{module}", raising=False)
         monkeypatch.setitem(sys.modules, "jinja2", None)
         with pytest.raises(ModuleNotFoundError, match=r"needs jinja2, .*pip install 'descend\[lab\]'"):
             descend.report.write(save(tmp_path, example({"adam": [0.9]})))

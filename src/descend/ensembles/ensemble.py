@@ -76,8 +76,8 @@ class Ensemble:
             return self._batched(batches)
         total: Tensor | None = None
         for outputs in self.outputs(batches):
-            if total is None:
-                total = outputs
+            if total is None:  # summed in float32 at least, and rounded once
+                total = outputs.to(torch.promote_types(outputs.dtype, torch.float32), copy=True)
             elif total.shape != outputs.shape:
                 raise ValueError(
                     f"batches gave outputs of shape {tuple(total.shape)} at first and {tuple(outputs.shape)} later; "
@@ -86,7 +86,7 @@ class Ensemble:
             else:
                 total += outputs
         assert total is not None
-        return total / len(self.members)
+        return (total / len(self.members)).to(outputs.dtype)
 
     def outputs(self, batches: Iterable[Any]) -> Iterator[Tensor]:
         """Yield each member's own predictions for all batches: probabilities, or values.

@@ -24,7 +24,8 @@ class EnsembleModule(nn.Module):
     It holds the members' tensors stacked along a new first dimension, under the names that the model's class gives
     them. `forward` takes what the model takes, and returns the mean of the members' softmax outputs (probabilities, not
     logits), or of their outputs. Members are run one after the other, or all in one pass by `torch.func.vmap`; `choose`
-    times both. They are always in evaluation mode. `torch.export` takes it as any other module.
+    times both. They are always in evaluation mode. `torch.export` takes it as any other module; where a dimension
+    is of variable size members are exported one after the other, since vmap fixes sizes in many layers.
 
     Args:
         model: of the architecture; copied, not changed.
@@ -82,12 +83,18 @@ class EnsembleModule(nn.Module):
             output = functional_call(self._skeleton[0], of_one, inputs, named)
             return member_output(output, self.average, self.dim)
 
-        if self.strategy == "batched":
+        if self.strategy == "batched" and not _is_of_variable_size([*inputs, *named.values()]):
             return torch.vmap(run)(tensors).mean(0)
         total = run({name: value[0] for name, value in tensors.items()})
         for place in range(1, self.count):
             total = total + run({name: value[place] for name, value in tensors.items()})
         return total / self.count
+
+
+def _is_of_variable_size(inputs: Sequence[Any]) -> bool:
+    """Whether an export leaves a dimension open."""
+    sizes = [size for one in inputs if isinstance(one, Tensor) for size in one.shape]
+    return torch.compiler.is_exporting() and any(isinstance(size, torch.SymInt) for size in sizes)
 
 
 def _tensors_in(model: nn.Module, state: Any) -> dict[str, Tensor]:

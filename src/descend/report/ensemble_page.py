@@ -2,39 +2,23 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
-from markupsafe import Markup
-
-from descend.report import ensemble_charts, ensemble_landscape, ensemble_tables, formats
+from descend.report import ensemble_charts, ensemble_landscape, ensemble_tables
 from descend.report.ensemble_results import EnsembleResults, Optimizer, Plane
 from descend.report.formats import Metric, count
-
-_HERE = Path(__file__).parent
+from descend.report.template import template
 
 
 def render(results: EnsembleResults) -> str:
     """The whole page as text. It parses as HTML and as XML."""
     metric = ensemble_tables.metric_of(results)
-    environment = Environment(
-        loader=FileSystemLoader(_HERE), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    environment.globals.update(
-        count=count,
-        filled=formats.filled,
-        label=formats.label,
-        plain=formats.plain,
-        rate=formats.rate,
-    )
-    return environment.get_template("ensemble.html").render(
+    return template("ensemble.html").render(
         results=results,
         task=results.task,
         manifest=results.manifest,
         metric=metric,
         error=_error(results, metric),
-        css=Markup((_HERE / "page.css").read_text(encoding="utf-8")),
         parts=[_part(one, results, metric) for one in results.optimizers],
     )
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 from descend.report.decoding import decode
 from descend.report.ensemble_results import FORMAT, EnsembleResults, Optimizer, Plane
+from descend.report.files import document
 
 
 def results_of(run: Path) -> Path:
@@ -31,16 +31,10 @@ def read(path: Path) -> EnsembleResults:
     Raises FileNotFoundError where there is none, ValueError where it is damaged or of a newer format; both name the
     file and the remedy.
     """
-    data = _json(path)
-    if not isinstance(data, dict) or type(data.get("format")) is not int or data["format"] < 1:
-        raise ValueError(_damaged(path, "it does not name its format"))
-    if data.get("kind") in ("compare", "joined"):
+    missing = f"make it with: descend ensemble {path.parent}, or give the directory of another run"
+    data = document(path, FORMAT, "study", missing=missing, damaged=_damaged)
+    if data.get("kind") == "compare":
         raise ValueError(f"{path} is not of a study of snapshots; give the ensemble.json of one")
-    if data["format"] > FORMAT:
-        raise ValueError(
-            f"{path} has format {data['format']}, and this version of descend reads formats up to {FORMAT}; "
-            "build the report with the version of descend that made the study"
-        )
     try:
         results: EnsembleResults = decode(EnsembleResults, data)
         for place, optimizer in enumerate(results.optimizers):
@@ -48,21 +42,6 @@ def read(path: Path) -> EnsembleResults:
     except ValueError as error:
         raise ValueError(_damaged(path, str(error))) from None
     return results
-
-
-def _json(path: Path) -> Any:
-    try:
-        return json.loads(path.read_text(encoding="utf-8"), parse_constant=lambda _: None)
-    except FileNotFoundError:
-        raise FileNotFoundError(
-            f"{path} does not exist; make it with: descend ensemble {path.parent}, or give the directory of another run"
-        ) from None
-    except UnicodeDecodeError as error:
-        raise ValueError(_damaged(path, f"it is not UTF-8 text ({error.reason})")) from None
-    except json.JSONDecodeError as error:
-        raise ValueError(_damaged(path, f"it is not JSON (line {error.lineno}: {error.msg})")) from None
-    except (ValueError, RecursionError) as error:  # a number of thousands of digits, thousands of brackets
-        raise ValueError(_damaged(path, f"it cannot be read as JSON ({error})")) from None
 
 
 def _damaged(path: Path, why: str) -> str:

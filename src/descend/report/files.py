@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 
 def results_of(run: Path) -> Path:
@@ -86,6 +87,46 @@ def _is_joined(path: Path) -> bool:
     except (OSError, ValueError):
         return False
     return isinstance(content, dict) and content.get("kind") == "joined"
+
+
+def document(
+    path: Path, number: int, what: str, *, missing: str, damaged: Callable[[Path, str], str]
+) -> dict[str, Any]:
+    """The content of a JSON file that names its format.
+
+    Args:
+        path: of the file.
+        number: the highest format that is read.
+        what: made it, such as "run".
+        missing: what to say where there is no such file, after its name.
+        damaged: what to say of a damaged one, given its path and why.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it is damaged, or of a newer format.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise FileNotFoundError(f"{path} does not exist; {missing}") from None
+    except UnicodeDecodeError as error:
+        raise ValueError(damaged(path, f"it is not UTF-8 text ({error.reason})")) from None
+    try:
+        data = json.loads(text, parse_constant=lambda _: None)
+    except json.JSONDecodeError as error:
+        raise ValueError(damaged(path, f"it is not JSON (line {error.lineno}: {error.msg})")) from None
+    except (ValueError, RecursionError) as error:  # a number of thousands of digits, thousands of brackets
+        raise ValueError(damaged(path, f"it cannot be read as JSON ({error})")) from None
+    if not isinstance(data, dict) or type(data.get("format")) is not int or data["format"] < 1:
+        raise ValueError(damaged(path, "it does not name its format"))
+    if data.get("kind") == "joined":
+        raise ValueError(f"{path} is of a joined report, which is not a run; give the runs that it joined")
+    if data["format"] > number:
+        raise ValueError(
+            f"{path} has format {data['format']}, and this version of descend reads formats up to {number}; "
+            f"build the report with the version of descend that made the {what}"
+        )
+    return data
 
 
 def write(path: Path, text: str) -> None:

@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
-from markupsafe import Markup
-
 from descend.report import formats, svg
-from descend.report.formats import Metric, count, listing
+from descend.report.formats import Metric
 from descend.report.joined import Difference, Joined, Result, Section
 from descend.report.joined_chart import results_by_run
 from descend.report.joined_finding import absent, comparison, findings
 from descend.report.results import Results, Row
+from descend.report.template import template
 
-_HERE = Path(__file__).parent
 # Entries that name a file by its hash are told apart by its beginning.
 _HASH, _SHOWN_OF_HASH = "_sha256", 12
 
@@ -27,25 +23,12 @@ def render(joined: Joined, runs: dict[str, Results]) -> str:
         joined: what it says.
         runs: the results of each run by its name.
     """
-    environment = Environment(
-        loader=FileSystemLoader(_HERE), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    environment.globals.update(
-        count=count,
-        edge=formats.edge,
-        label=formats.label,
-        listing=listing,
-        milliseconds=formats.milliseconds,
-        plain=formats.plain,
-        rate=formats.rate,
-    )
     places = {run: place for place, run in enumerate(runs)}
-    return environment.get_template("joined.html").render(
+    return template("joined.html").render(
         joined=joined,
         runs=runs,
         screenings=[run.name for run in joined.runs if run.label != "comparison"],
         swatches={run: place % svg.COLORS for run, place in places.items()},
-        css=Markup((_HERE / "page.css").read_text(encoding="utf-8")),
         changed=[(change, [_written(change.entry, value) for value in change.values]) for change in joined.changes],
         sections=[_section(section, {run: runs[run] for run in section.runs}, places) for section in joined.sections],
     )

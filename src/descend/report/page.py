@@ -5,33 +5,28 @@ from __future__ import annotations
 import base64
 import hashlib
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from descend.report import charts, curves, differences, embedded, formats, heat, mathml, svg
-from descend.report.finding import divergence, finding, followers
+from descend.report import charts, curves, differences, embedded, heat, mathml, svg
+from descend.report.finding import finding
 from descend.report.formats import Metric
 from descend.report.results import Point, Results
-
-_HERE = Path(__file__).parent
+from descend.report.template import HERE, template
 
 
 def render(results: Results) -> str:
     """The whole page as text. It parses as HTML and as XML."""
     metric = Metric.of(results)
-    page = _environment().get_template("page.html")
     script = _script()
-    return page.render(
+    return template("page.html").render(
         results=results,
         task=results.task,
         manifest=results.manifest,
         titles=results.titles(),
         metric=metric,
         finding=finding(results),
-        css=Markup((_HERE / "page.css").read_text(encoding="utf-8")),
         script=Markup(script),
         script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
         data=embedded.data(results),
@@ -53,28 +48,7 @@ def render(results: Results) -> str:
 
 def _script() -> str:
     """The script as it stands in the page: in a section that neither HTML nor XML reads as markup."""
-    return f"//<![CDATA[\n{(_HERE / 'page.js').read_text(encoding='utf-8')}//]]>"
-
-
-def _environment() -> Environment:
-    environment = Environment(
-        loader=FileSystemLoader(_HERE), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    environment.globals.update(
-        count=formats.count,
-        divergence=divergence,
-        edge=formats.edge,
-        filled=formats.filled,
-        followers=followers,
-        label=formats.label,
-        milliseconds=formats.milliseconds,
-        number=formats.number,
-        plain=formats.plain,
-        rate=formats.rate,
-        state=formats.state,
-        steps=formats.steps,
-    )
-    return environment
+    return f"//<![CDATA[\n{(HERE / 'page.js').read_text(encoding='utf-8')}//]]>"
 
 
 def _charts(results: Results, metric: Metric) -> dict[str, Any]:

@@ -7,12 +7,12 @@ and hold no more than that.
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 from descend.report.decoding import decode
+from descend.report.files import document
 
 FORMAT = 2
 
@@ -333,29 +333,8 @@ def read(path: Path) -> Results:
     Raises FileNotFoundError where there is none, ValueError where it is damaged or of a newer format; both name the
     file and the remedy.
     """
-    try:
-        text = path.read_text(encoding="utf-8")
-    except FileNotFoundError:
-        raise FileNotFoundError(
-            f"{path} does not exist; give the directory of a finished run, or finish the run by repeating its command"
-        ) from None
-    except UnicodeDecodeError as error:
-        raise ValueError(_damaged(path, f"it is not UTF-8 text ({error.reason})")) from None
-    try:
-        data = json.loads(text, parse_constant=lambda _: None)
-    except json.JSONDecodeError as error:
-        raise ValueError(_damaged(path, f"it is not JSON (line {error.lineno}: {error.msg})")) from None
-    except (ValueError, RecursionError) as error:  # a number of thousands of digits, thousands of brackets
-        raise ValueError(_damaged(path, f"it cannot be read as JSON ({error})")) from None
-    if not isinstance(data, dict) or type(data.get("format")) is not int or data["format"] < 1:
-        raise ValueError(_damaged(path, "it does not name its format"))
-    if data.get("kind") == "joined":
-        raise ValueError(f"{path} is of a joined report, which is not a run; give the runs that it joined")
-    if data["format"] > FORMAT:
-        raise ValueError(
-            f"{path} has format {data['format']}, and this version of descend reads formats up to {FORMAT}; "
-            "build the report with the version of descend that made the run"
-        )
+    missing = "give the directory of a finished run, or finish the run by repeating its command"
+    data = document(path, FORMAT, "run", missing=missing, damaged=_damaged)
     try:
         results: Results = decode(Results, data)
         _check_names(results)

@@ -62,12 +62,6 @@ def shapes_of(state: State) -> Shapes:
     return {name: [str(value.dtype).removeprefix("torch."), list(value.shape)] for name, value in state.items()}
 
 
-def bytes_of(state: State) -> int:
-    """Return how many bytes the tensors of a state take in a file; those that are one tensor are written once."""
-    aliases = _aliases(state)
-    return sum(value.numel() * value.element_size() for name, value in state.items() if name not in aliases)
-
-
 def check_architecture(there: Mapping[str, Any], here: Mapping[str, Any], where: str, whose: str) -> None:
     """Refuse tensors of other names, shapes or types than a model has.
 

@@ -20,11 +20,16 @@ LOW_BARRIER = 0.1
 
 def findings(document: Mapping[str, Any]) -> list[str]:
     """Return what was found, a sentence each."""
-    return [line for optimizer in document["optimizers"] for line in _of_one(document, optimizer)]
+    several = len(document["optimizers"]) > 1
+    return [
+        f"{optimizer['title']}: {line}" if several else line[0].upper() + line[1:]
+        for optimizer in document["optimizers"]
+        for line in _of_one(document, optimizer)
+    ]
 
 
 def _of_one(document: Mapping[str, Any], optimizer: Mapping[str, Any]) -> Iterator[str]:
-    title, task = optimizer["title"], document["task"]
+    task = document["task"]
     sign = 1 if task["direction"] == "maximize" else -1
     against = {row["against"]: row["metric"] for row in optimizer["comparisons"]}
     for rival, words in CLAIM:
@@ -32,11 +37,11 @@ def _of_one(document: Mapping[str, Any], optimizer: Mapping[str, Any]) -> Iterat
             continue
         found = against[rival]
         yield (
-            f"{title}: the ensemble of {document['snapshots']} snapshots against {words}, at equal training cost: "
+            f"the ensemble of {document['snapshots']} snapshots against {words}, at equal training cost: "
             f"{verdict(found, sign)} ({task['metric']} {_signed(found, task['metric'])})."
         )
     if optimizer["barriers"] and (said := _of_barriers(optimizer, sign)):
-        yield f"{title}: {said}"
+        yield said
 
 
 def verdict(difference: Mapping[str, Any], sign: int) -> str:
