@@ -5,7 +5,7 @@ from itertools import combinations
 
 SOURCES = {"cosine": "cosine", "ema": "cosine", "nocycle-last": "nocycle", "nocycle": "nocycle"}
 NUMBERS = ("brier", "ece", "adaptive_ece", "classwise_ece", "temperature", "tempered_nll", "tempered_ece")
-ESTIMATES = ("brier", "ece")
+ESTIMATES = tuple(name for name in NUMBERS if name != "temperature")
 
 
 def example(optimizers=("sgd",), count=4, seeds=3, classes=True, label="comparison"):
@@ -129,12 +129,12 @@ def _diversity(source, count, turn):
     return {
         "source": source,
         "members": count,
-        "disagreement": 0.1234 + turn / 10,
-        "error_correlation": None,
-        "mutual_information": 0.05,
-        "ambiguity": 0.02,
-        "mean_accuracy": 0.91,
-        "ensemble_accuracy": 0.93,
+        "disagreement": _estimate(0.1234 + turn / 10, 0.01),
+        "error_correlation": {"mean": None, "low": None, "high": None},
+        "mutual_information": _estimate(0.05, 0.002),
+        "ambiguity": _estimate(0.02, 0.003),
+        "mean_accuracy": _estimate(0.91, 0.01),
+        "ensemble_accuracy": _estimate(0.93, 0.01),
         "pairwise": pairwise,
     }
 

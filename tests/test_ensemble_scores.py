@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from descend.ensembles import bootstrap, scores
-from descend.ensembles.bootstrap import Resamples, interval
+from descend.ensembles.bootstrap import Draws, interval, over_seeds
 from descend.ensembles.calibration import fit_temperature, tempered
 from descend.ensembles.diversity import diversity
 
@@ -260,39 +260,72 @@ def results(seeds=3, examples=40, seed=0):
     return confidences, torch.rand(seeds, examples, generator=generator) < confidences
 
 
+def resampled_mean(values, count, seed=0, block=1):
+    """Replicates of the mean of (seeds, examples) over both."""
+    return over_seeds(Draws(values.shape[1], count, seed, block=block).means(values), seed)
+
+
+def errors_of(confidences, correct, count, block=1):
+    """Replicates of the calibration error of each seed."""
+    every = [
+        scores.Binned(scores.width_bins(p, 15), p - hits.double(), 15)
+        for p, hits in zip(confidences, correct, strict=True)
+    ]
+    return Draws(confidences.shape[1], count, block=block).calibration_errors(every)
+
+
 @pytest.mark.parametrize("chunk", [bootstrap._CHUNK, 100])
-@pytest.mark.parametrize("seeds", [1, 3])
-def test_replicates_are_those_of_repeated_indices(seeds, chunk, monkeypatch):
+@pytest.mark.parametrize("kept", [bootstrap._KEPT, 0])
+def test_replicates_are_those_of_repeated_indices(chunk, kept, monkeypatch):
     monkeypatch.setattr(bootstrap, "_CHUNK", chunk)
-    confidences, correct = results(seeds)
-    resamples = Resamples(seeds, 40, count=7)
+    monkeypatch.setattr(bootstrap, "_KEPT", kept)
+    confidences, correct = results(3)
+    draws = Draws(40, count=7)
     means, errors = [], []
-    for seed_counts, example_counts in resamples.weights():
-        for s, e in zip(seed_counts.long().numpy(), example_counts.long().numpy(), strict=True):
-            rows, columns = np.repeat(range(seeds), s), np.repeat(range(40), e)
-            assert len(rows) == seeds
-            assert len(columns) == 40
-            p, hits = confidences[rows][:, columns].numpy(), correct[rows][:, columns].numpy()
-            means.append(p.mean())
-            errors.append(np.mean([naive_error(p[k], hits[k], 15) for k in range(seeds)]))
-    np.testing.assert_allclose(resamples.mean(confidences), means, atol=1e-12)
-    np.testing.assert_allclose(resamples.calibration_error(confidences, correct), errors, atol=1e-12)
+    for counts in torch.cat(list(draws.weights())).long().numpy():
+        columns = np.repeat(range(40), counts)
+        assert len(columns) == 40
+        p, hits = confidences[:, columns].numpy(), correct[:, columns].numpy()
+        means.append(p.mean(1))
+        errors.append([naive_error(p[k], hits[k], 15) for k in range(3)])
+    np.testing.assert_allclose(draws.means(confidences).T, means, atol=1e-12)
+    np.testing.assert_allclose(errors_of(confidences, correct, 7).T, errors, atol=1e-12)
+
+
+def test_drawn_seeds_weigh_what_they_gave():
+    replicates = torch.tensor([[1.0, 1.0, 1.0], [10.0, 10.0, 10.0]]).repeat(1, 400)
+    found = over_seeds(replicates)
+    assert set(found.tolist()) == {1.0, 5.5, 10.0}
+    assert found.mean().item() == pytest.approx(5.5, abs=0.4)
+    assert torch.equal(over_seeds(replicates[:1]), replicates[0].double())
+
+
+@pytest.mark.parametrize("kind", ["width", "adaptive", "classwise"])
+def test_binnings_weighed_alike_give_the_error(kind):
+    logs, targets = predictions(11)
+    every = list(scores.binned(logs, targets, kind=kind))
+    error = scores.calibration_error(logs, targets, kind=kind)
+    spread = Draws(len(targets), 400).calibration_errors(every).mean(0)
+    alike = [torch.bincount(one.places, one.gaps, one.bins).abs().sum() / len(targets) for one in every]
+    assert sum(alike).item() / len(alike) == pytest.approx(error)
+    assert spread.min().item() < spread.mean().item() < spread.max().item()
+    assert len(every) == (logs.shape[1] if kind == "classwise" else 1)
 
 
 def test_the_spread_over_examples_is_the_standard_error():
     values = torch.randn(1, 500, generator=torch.Generator().manual_seed(0))
     expected = values.std(correction=0).item() / math.sqrt(500)
-    assert Resamples(1, 500, 4000).mean(values).std().item() == pytest.approx(expected, rel=0.05)
+    assert resampled_mean(values, 4000).std().item() == pytest.approx(expected, rel=0.05)
 
 
 def test_the_spread_over_both_is_the_analytic_one():
     values = torch.randn(4, 50, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
     values += torch.tensor([[0.0], [0.2], [0.4], [0.9]])
     # weights u = counts / n of n multinomial draws: E[u u'] = (1 - 1/n) m m' + I / n^2 with m = 1/n everywhere
-    over_seeds, over_examples = ((1 - 1 / n) * torch.full((n, n), n**-2.0) + torch.eye(n) / n**2 for n in (4, 50))
-    square = (values * (over_seeds.double() @ values @ over_examples.double())).sum()
+    seeds, examples = ((1 - 1 / n) * torch.full((n, n), n**-2.0) + torch.eye(n) / n**2 for n in (4, 50))
+    square = (values * (seeds.double() @ values @ examples.double())).sum()
     expected = (square - values.mean() ** 2).sqrt().item()
-    assert Resamples(4, 50, 20_000).mean(values).std().item() == pytest.approx(expected, rel=0.03)
+    assert resampled_mean(values, 20_000).std().item() == pytest.approx(expected, rel=0.03)
 
 
 def test_intervals_cover_the_true_mean():
@@ -300,32 +333,30 @@ def test_intervals_cover_the_true_mean():
     covered = 0
     for trial in range(200):
         values = torch.randn(1, 100, generator=generator)
-        low, high = interval(Resamples(1, 100, 500, trial).mean(values), 0.9)
+        low, high = interval(resampled_mean(values, 500, trial), 0.9)
         covered += low < 0 < high
     assert 0.83 <= covered / 200 <= 0.96
 
 
 def test_blocks_are_drawn_together():
     """Ten copies of each number are no more evidence than one; a last block may be short."""
-    values = torch.randn(2, 50, generator=torch.Generator().manual_seed(0)).abs() / 4
-    copies = values.repeat_interleave(10, 1)
-    alone, together = Resamples(2, 50, 300), Resamples(2, 500, 300, block=10)
-    assert torch.allclose(alone.mean(values), together.mean(copies))
-    right = (values > 0.1).double()
-    errors = alone.calibration_error(values, right), together.calibration_error(copies, right.repeat_interleave(10, 1))
-    assert torch.allclose(*errors)
-    short = Resamples(1, 7, 200, block=3)
-    [(_, blocks)] = short.weights()
+    values = torch.randn(2, 50, generator=torch.Generator().manual_seed(0)).double().abs() / 4
+    copies, right = values.repeat_interleave(10, 1), values > 0.1
+    assert torch.allclose(resampled_mean(values, 300), resampled_mean(copies, 300, block=10))
+    whole = errors_of(copies, right.repeat_interleave(10, 1), 300, block=10)
+    assert torch.allclose(errors_of(values, right, 300), whole)
+    short = Draws(7, 200, block=3)
+    [blocks] = short.weights()
     sums, sizes = torch.tensor([3.0, 12.0, 6.0]).double(), torch.tensor([3.0, 3.0, 1.0]).double()
-    assert torch.allclose(short.mean(torch.arange(7.0)[None]), (blocks @ sums) / (blocks @ sizes))
+    assert torch.allclose(short.means(torch.arange(7.0)[None])[0], (blocks @ sums) / (blocks @ sizes))
 
 
 def test_replicates_are_paired_and_repeat():
     first, second = results(seed=1)[0], results(seed=2)[0]
-    resamples = Resamples(3, 40, 50)
-    torch.testing.assert_close(resamples.mean(first - second), resamples.mean(first) - resamples.mean(second))
-    assert torch.equal(resamples.mean(first), Resamples(3, 40, 50).mean(first))
-    assert not torch.equal(resamples.mean(first), Resamples(3, 40, 50, generator_seed=1).mean(first))
+    draws = Draws(40, 50)
+    torch.testing.assert_close(draws.means(first - second), draws.means(first) - draws.means(second))
+    assert torch.equal(draws.means(first), Draws(40, 50).means(first))
+    assert not torch.equal(draws.means(first), Draws(40, 50, generator_seed=1).means(first))
 
 
 def test_the_interval_is_that_of_percentiles():
@@ -354,13 +385,12 @@ LOGS, TARGETS = predictions(7, n=4)
         *((lambda t=t: tempered(LOGS, t), "temperature: need a finite number above 0") for t in (0, -1, INF, math.nan)),
         (lambda: diversity([], TARGETS), "members: need at least one"),
         (lambda: diversity([LOGS, predictions(n=4, classes=6)[0]], TARGETS), "members: need log-probabilities of one"),
-        (lambda: Resamples(0, 4), "seeds: need 1 or more"),
-        (lambda: Resamples(1, 4).mean(torch.zeros(4)), "values: need shape"),
-        (lambda: Resamples(1, 1).mean(torch.tensor([[INF]])), "values: need finite"),
-        (
-            lambda: Resamples(1, 1).calibration_error(torch.ones(1, 1), 2 * torch.ones(1, 1)),
-            "correct: need values from",
-        ),
+        (lambda: Draws(0), "examples: need 1 or more"),
+        (lambda: Draws(4, block=0), "block: need 1 or more"),
+        (lambda: Draws(4).means(torch.zeros(4)), r"values: need shape \(k, 4\)"),
+        (lambda: Draws(1).means(torch.tensor([[INF]])), "values: need finite"),
+        (lambda: Draws(3).calibration_errors(list(scores.binned(LOGS, TARGETS))), r"gaps: need shape \(k, 3\)"),
+        (lambda: over_seeds(torch.zeros(4)), "replicates: need shape"),
         (lambda: interval(torch.zeros(0)), "replicates: need shape"),
         (lambda: interval(torch.tensor([math.nan])), "replicates: need numbers"),
         (lambda: interval(torch.zeros(2), 95), "confidence: need a number"),

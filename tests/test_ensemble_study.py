@@ -81,7 +81,10 @@ def test_every_method_has_a_row_and_the_comparisons_own_numbers_stand_in_it(comp
     assert table[f"last-{COUNT}"]["nll"]["mean"] == pytest.approx(sum(losses) / SEEDS, rel=1e-5)
     assert optimizer["seeds"] == [1, 2]
     for row in table.values():
-        assert row["metric"]["low"] <= row["metric"]["mean"] <= row["metric"]["high"]
+        for number in ("metric", "nll", "brier", "tempered_nll"):
+            assert row[number]["low"] <= row[number]["mean"] <= row[number]["high"]
+        for number in ("ece", "adaptive_ece", "classwise_ece", "tempered_ece"):
+            assert 0 <= row[number]["low"] < row[number]["high"]
     against = {one["against"]: one for one in optimizer["comparisons"]}
     gain = table[f"last-{COUNT}"]["metric"]["mean"] - table["cosine"]["metric"]["mean"]
     assert against["cosine"]["metric"]["mean"] == pytest.approx(gain)
@@ -166,7 +169,11 @@ def test_diversity_is_of_all_three_sets_of_members(original):
     table = rows(original)[0]
     for source, method in (("snapshots", "last-3"), ("nocycle", "nocycle"), ("singlecycle", "singlecycle")):
         assert found[source]["members"] == COUNT
-        assert found[source]["ensemble_accuracy"] == pytest.approx(table[method]["metric"]["mean"])
+        accuracy = found[source]["ensemble_accuracy"]
+        assert accuracy == pytest.approx(table[method]["metric"])
+        for number in ("disagreement", "mutual_information", "ambiguity", "mean_accuracy"):
+            one = found[source][number]
+            assert one["low"] <= one["mean"] <= one["high"]
 
 
 class StopAfter(study.Silence):

@@ -48,9 +48,13 @@ def within(root, name):
     return next((one for one in root.iter() if one.get("id") == name), None)
 
 
-def table(element):
-    """The cells of the first table in words, by row; the first row are the heads."""
-    return [[words(cell) for cell in row] for row in next(element.iter("table")).iter("tr")]
+def table(element, place=0):
+    """The cells of a table, by default the first, in words, by row; the first row are the heads."""
+    return [[words(cell) for cell in row] for row in list(element.iter("table"))[place].iter("tr")]
+
+
+def estimated(found):
+    return [f"{found['mean']:.3f}", f"[{found['low']:.3f}, {found['high']:.3f}]"]
 
 
 @pytest.fixture(scope="module")
@@ -124,10 +128,12 @@ class TestNumbers:
         for row, of in zip(rows, made, strict=True):
             assert row[1:3] == [str(of["models"]), f"{100 * of['metric']['mean']:.1f} %"]
             assert row[3] == f"[{100 * of['metric']['low']:.1f}, {100 * of['metric']['high']:.1f}]"
-            assert row[4:7] == [f"{of[name]['mean']:.3f}" for name in ("nll", "brier", "ece")]
-            assert row[7] == f"[{of['ece']['low']:.3f}, {of['ece']['high']:.3f}]"
-            rest = [f"{of['temperature']:.2f}", f"{of['tempered_nll']:.3f}", f"{of['tempered_ece']:.3f}"]
-            assert row[8:] == [f"{of['adaptive_ece']:.3f}", f"{of['classwise_ece']:.3f}", *rest]
+            assert row[4:] == [cell for name in ("nll", "brier") for cell in estimated(of[name])]
+        _, *rows = table(within(root, f"methods-{place}"), 1)
+        for row, of in zip(rows, made, strict=True):
+            before = [cell for name in ("ece", "adaptive_ece", "classwise_ece") for cell in estimated(of[name])]
+            after = [cell for name in ("tempered_nll", "tempered_ece") for cell in estimated(of[name])]
+            assert row[1:] == [*before, f"{of['temperature']:.2f}", *after]
 
     def test_comparisons_in_points_and_for_the_better(self, root):
         _, first, second = table(within(root, "comparisons-1"))
@@ -263,10 +269,14 @@ def written():
     """What a study writes of made-up scores, as JSON."""
     torch.manual_seed(0)
     score = dict.fromkeys((*study_results._MEANS, *study_results._POINTS), 0.5)
-    own = {name: torch.rand(20) for name in study_results._EXAMPLES}
+    own = {name: torch.rand(20) for name in study_results._MEANS}
     names = [one.name for one in methods(2)]
     found = {"members": 2, **dict.fromkeys(DIVERSITY, 0.1), "pairwise": [[0.0, 0.1], [0.1, 0.0]]}
-    seed = {"rows": dict.fromkeys(names, score), "examples": dict.fromkeys(names, own), "soup_taken": [20, 10]}
+    seed = {
+        "rows": dict.fromkeys(names, score),
+        "replicates": {**dict.fromkeys(names, own), "snapshots members": {}},
+        "soup_taken": [20, 10],
+    }
     scores = [{**seed, "diversity": {"snapshots": found}}] * 2
     line = {"barrier": 0.1, "error_barrier": None, "amounts": [0.0, 1.0], "losses": [1.0, 2.0], "errors": None}
     row = {"xs": [0.0, 1.0], "losses": [1.0, float("inf")], "errors": [0.1, 0.2]}

@@ -41,6 +41,27 @@ class Diversity:
     ensemble_accuracy: float
 
 
+@dataclass(frozen=True, eq=False)
+class ByExample:
+    """What the diversity of K members is a mean of, for each of n examples.
+
+    Attributes:
+        choices: the class that each member chose, shape (K, n).
+        errors: whether that is wrong, shape (K, n), bool.
+        disagreement: the share of pairs of members that chose differently, shape (n,).
+        mutual_information: as of `Diversity`, shape (n,).
+        ambiguity: as of `Diversity`, shape (n,).
+        hits: whether the averaged probabilities choose right, shape (n,), bool.
+    """
+
+    choices: Tensor
+    errors: Tensor
+    disagreement: Tensor
+    mutual_information: Tensor
+    ambiguity: Tensor
+    hits: Tensor
+
+
 def diversity(members: Iterable[Tensor], targets: Tensor) -> Diversity:
     """Return the diversity of an ensemble's members, of whose predictions only one at a time is held.
 
@@ -51,11 +72,31 @@ def diversity(members: Iterable[Tensor], targets: Tensor) -> Diversity:
     Raises:
         ValueError: without members, for members of different shapes, or for a wrong shape, type or value.
     """
+    return summarized(by_example(members, targets))
+
+
+def by_example(members: Iterable[Tensor], targets: Tensor) -> ByExample:
+    """Return what `diversity` is made of, for each example; arguments and errors are its."""
     sums = _Sums(targets)
     for member in members:
         sums.add(member)
         del member  # before the next is made
-    return sums.diversity()
+    return sums.by_example()
+
+
+def summarized(found: ByExample) -> Diversity:
+    """Return the diversity that the examples together have."""
+    pairwise = torch.stack([(found.choices != choice).double().mean(1) for choice in found.choices])
+    return Diversity(
+        members=len(found.choices),
+        disagreement=found.disagreement.mean().item(),
+        pairwise=pairwise.tolist(),
+        error_correlation=_error_correlation(found.errors),
+        mutual_information=max(0.0, found.mutual_information.mean().item()),  # rounding can fall below
+        ambiguity=max(0.0, found.ambiguity.mean().item()),
+        mean_accuracy=1 - found.errors.double().mean().item(),
+        ensemble_accuracy=found.hits.double().mean().item(),
+    )
 
 
 class _Sums:
@@ -64,7 +105,6 @@ class _Sums:
     def __init__(self, targets: Tensor) -> None:
         self.targets = targets
         self.choices: list[Tensor] = []
-        self.entropy = 0.0
 
     def add(self, log_probabilities: Tensor) -> None:
         logs = checked(log_probabilities, self.targets)
@@ -72,7 +112,7 @@ class _Sums:
         right = logs.gather(1, self.targets.unsqueeze(1)).squeeze(1)
         if not self.choices:
             self.probabilities = torch.zeros_like(probabilities)
-            self.nll = torch.zeros_like(right)
+            self.nll, self.entropy = torch.zeros_like(right), torch.zeros_like(right)
             self.right = torch.full_like(right, -torch.inf)
         if probabilities.shape != self.probabilities.shape:
             raise ValueError(
@@ -85,45 +125,28 @@ class _Sums:
         self.entropy += _entropy(probabilities)
         self.choices.append(logs.argmax(1))
 
-    def diversity(self) -> Diversity:
+    def by_example(self) -> ByExample:
         if not self.choices:
             raise ValueError("members: need at least one, got none; an iterator can be read only once")
         choices = torch.stack(self.choices)
-        mean = self.probabilities / len(choices)
-        errors = choices != self.targets
-        pairwise = _disagreements(choices)
-        return Diversity(
-            members=len(choices),
-            disagreement=_mean_of_pairs(pairwise),
-            pairwise=pairwise.tolist(),
-            error_correlation=_error_correlation(errors),
-            mutual_information=max(0.0, _entropy(mean) - self.entropy / len(choices)),  # rounding can fall below
-            ambiguity=self._ambiguity(),
-            mean_accuracy=1 - errors.double().mean().item(),
-            ensemble_accuracy=(mean.argmax(1) == self.targets).double().mean().item(),
+        members = len(choices)
+        mean = self.probabilities / members
+        nll = math.log(members) - self.right
+        differing = torch.stack([(choices != choice).sum(0) for choice in choices]).sum(0)
+        return ByExample(
+            choices=choices,
+            errors=choices != self.targets,
+            disagreement=differing.double() / max(1, members * (members - 1)),
+            mutual_information=_entropy(mean) - self.entropy / members,
+            ambiguity=torch.where(nll.isinf(), 0.0, self.nll / members - nll),
+            hits=mean.argmax(1) == self.targets,
         )
 
-    def _ambiguity(self) -> float:
-        members = len(self.choices)
-        ensemble_nll = math.log(members) - self.right
-        gains = torch.where(ensemble_nll.isinf(), 0.0, self.nll / members - ensemble_nll)
-        return max(0.0, gains.mean().item())
 
-
-def _entropy(probabilities: Tensor) -> float:
-    """Return the mean entropy of the examples in nats."""
-    return float(torch.special.entr(probabilities).sum(1).mean())
-
-
-def _disagreements(choices: Tensor) -> Tensor:
-    """Return for each pair of members the share of examples that they classify differently."""
-    return torch.stack([(choices != choice).double().mean(1) for choice in choices])
-
-
-def _mean_of_pairs(pairwise: Tensor) -> float:
-    """Return the mean over the pairs of different members, 0 where there are none."""
-    members = len(pairwise)
-    return pairwise.sum().item() / max(1, members * (members - 1))  # the diagonal is 0
+def _entropy(probabilities: Tensor) -> Tensor:
+    """Return the entropy of each example in nats."""
+    entropy: Tensor = torch.special.entr(probabilities).sum(1)
+    return entropy
 
 
 def _error_correlation(errors: Tensor) -> float | None:

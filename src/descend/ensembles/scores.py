@@ -4,6 +4,7 @@ All take log-probabilities (natural logs, normalised, shape (examples, classes),
 targets (the right classes, int64, shape (examples,)). All compute in float64, whatever the type of the logs.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
@@ -121,17 +122,45 @@ def calibration_error(log_probabilities: Tensor, targets: Tensor, *, bins: int =
     Raises:
         ValueError: for a wrong shape, type or value, fewer bins than one, or another kind.
     """
+    errors = [_mean_gap(one) for one in binned(log_probabilities, targets, bins=bins, kind=kind)]
+    return sum(errors) / len(errors)
+
+
+@dataclass(frozen=True, eq=False)
+class Binned:
+    """What falls into which bin of a calibration error.
+
+    Attributes:
+        places: the bin of each example, shape (examples,).
+        gaps: the probability less the hit of each example, shape (examples,), float64.
+        bins: how many there are.
+    """
+
+    places: Tensor
+    gaps: Tensor
+    bins: int
+
+
+def binned(log_probabilities: Tensor, targets: Tensor, *, bins: int = 15, kind: Kind = "width") -> Iterator[Binned]:
+    """Yield what `calibration_error` averages: one binning, or of kind "classwise" one for each class.
+
+    Arguments and errors are those of `calibration_error`.
+    """
     logs = checked(log_probabilities, targets)
     check_bins(bins)
     if kind == "classwise":
-        return _classwise(logs.exp(), targets, bins)
+        probabilities = logs.exp()
+        for k in range(probabilities.shape[1]):
+            yield _width(probabilities[:, k].contiguous(), (targets == k).double(), bins)
+        return
     top, classes = logs.max(1)
     confidences, hits = top.exp(), (classes == targets).double()
     if kind == "width":
-        return _width(confidences, hits, bins)
-    if kind == "adaptive":
-        return _adaptive(confidences, hits, bins)
-    raise ValueError(f'kind: need "width", "adaptive" or "classwise", got {kind!r}')
+        yield _width(confidences, hits, bins)
+    elif kind == "adaptive":
+        yield _adaptive(confidences, hits, bins)
+    else:
+        raise ValueError(f'kind: need "width", "adaptive" or "classwise", got {kind!r}')
 
 
 def check_bins(bins: int) -> None:
@@ -146,27 +175,24 @@ def width_bins(probabilities: Tensor, bins: int) -> Tensor:
     return torch.bucketize(probabilities, edges)
 
 
-def _width(probabilities: Tensor, hits: Tensor, bins: int) -> float:
-    return _mean_gap(width_bins(probabilities, bins), probabilities - hits, bins)
+def _width(probabilities: Tensor, hits: Tensor, bins: int) -> Binned:
+    return Binned(width_bins(probabilities, bins), probabilities - hits, bins)
 
 
-def _classwise(probabilities: Tensor, targets: Tensor, bins: int) -> float:
-    classes = probabilities.shape[1]
-    errors = (_width(probabilities[:, k].contiguous(), (targets == k).double(), bins) for k in range(classes))
-    return sum(errors) / classes
-
-
-def _adaptive(probabilities: Tensor, hits: Tensor, bins: int) -> float:
+def _adaptive(probabilities: Tensor, hits: Tensor, bins: int) -> Binned:
+    """Of equal mass; each of the examples that share a probability has their mean hit."""
     values, places, sizes = torch.unique(probabilities, return_inverse=True, return_counts=True)  # ascending
     mean_hits = torch.bincount(places, hits, len(values)) / sizes
-    gaps = (values - mean_hits).repeat_interleave(sizes)
-    starts = torch.arange(1, bins, device=gaps.device) * len(gaps) // bins
-    return _mean_gap(torch.bucketize(torch.arange(len(gaps), device=gaps.device), starts, right=True), gaps, bins)
+    starts = torch.arange(1, bins, device=places.device) * len(places) // bins
+    ranks = torch.empty_like(places)
+    ranks[places.argsort(stable=True)] = torch.arange(len(places), device=places.device)
+    return Binned(torch.bucketize(ranks, starts, right=True), (values - mean_hits)[places], bins)
 
 
-def _mean_gap(places: Tensor, gaps: Tensor, bins: int) -> float:
+def _mean_gap(binned: Binned) -> float:
     """Return the sum over bins of |the sum of its examples' gaps|, per example."""
-    return (torch.bincount(places, gaps, bins).abs().sum() / len(gaps)).item()
+    sums = torch.bincount(binned.places, binned.gaps, binned.bins)
+    return (sums.abs().sum() / len(binned.gaps)).item()
 
 
 @dataclass(frozen=True)

@@ -38,7 +38,7 @@ def _part(optimizer: Optimizer, results: EnsembleResults, metric: Metric) -> dic
         "chart": ensemble_charts.methods(optimizer, metric),
         "methods": ensemble_tables.methods(optimizer, metric),
         "kinds": [ensemble_tables.kind(row) for row in optimizer.rows],
-        "has_calibration": any(row.ece is not None for row in optimizer.rows),
+        "calibration": ensemble_tables.calibration(optimizer),
         "comparisons": ensemble_tables.comparisons(optimizer, metric),
         "by_count": ensemble_charts.by_count(optimizer, metric, results.snapshots),
         "soups": [", ".join(map(str, taken)) for taken in optimizer.soup_taken],

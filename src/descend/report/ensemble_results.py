@@ -61,11 +61,11 @@ class Row:
     nll: Estimate | None
     brier: Estimate | None
     ece: Estimate | None
-    adaptive_ece: float | None
-    classwise_ece: float | None
+    adaptive_ece: Estimate | None
+    classwise_ece: Estimate | None
     temperature: float | None
-    tempered_nll: float | None
-    tempered_ece: float | None
+    tempered_nll: Estimate | None
+    tempered_ece: Estimate | None
     validation_metric: float | None
     by_seed: list[float | None]
 
@@ -108,15 +108,15 @@ class Comparison:
 
 @dataclass(frozen=True)
 class Diversity:
-    """How much the members of an ensemble differ on test data. Means over the seeds.
+    """How much the members of an ensemble differ on test data.
 
     Attributes:
         source: whose members: the snapshots, or those of a control.
         members: how many there are.
         disagreement: the share of examples that two members classify differently, the mean over all pairs.
-        error_correlation: correlation of two members' errors, the mean over all pairs; null where it is not defined.
+        error_correlation: correlation of two members' errors, the mean over all pairs; a null mean where there is none.
         mutual_information: entropy of the averaged probabilities less the members' mean entropy, in nats.
-        ambiguity: the members' mean NLL less that of their averaged probabilities, in nats; null if it is not finite.
+        ambiguity: the members' mean NLL less that of their averaged probabilities, in nats; a null mean if infinite.
         mean_accuracy: mean of the members' accuracies.
         ensemble_accuracy: accuracy of their averaged probabilities.
         pairwise: the disagreement of each pair, from the earliest member to the latest.
@@ -124,12 +124,12 @@ class Diversity:
 
     source: Literal["snapshots", "nocycle", "singlecycle"]
     members: int
-    disagreement: float | None
-    error_correlation: float | None
-    mutual_information: float | None
-    ambiguity: float | None
-    mean_accuracy: float | None
-    ensemble_accuracy: float | None
+    disagreement: Estimate
+    error_correlation: Estimate
+    mutual_information: Estimate
+    ambiguity: Estimate
+    mean_accuracy: Estimate
+    ensemble_accuracy: Estimate
     pairwise: list[list[float | None]]
 
 

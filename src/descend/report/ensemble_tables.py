@@ -5,13 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from descend.report.ensemble_results import Barriers, Difference, Diversity, EnsembleResults, Estimate, Optimizer, Row
 from descend.report.formats import Metric, plain, signed
 from descend.report.heat import LEVELS
 
 _SPACE = "\u00a0"
+_INTERVAL = f"95{_SPACE}% interval"
 _Item = TypeVar("_Item")
 SOURCES = {"snapshots": "snapshots", "nocycle": "NoCycle", "singlecycle": "SingleCycle"}
 """Names of what members come from."""
@@ -67,25 +68,48 @@ def methods(optimizer: Optimizer, metric: Metric) -> Table:
     columns: list[tuple[str, Callable[[Row], str]]] = [
         ("Passes", lambda row: str(row.models)),
         (f"Test {metric.name}", lambda row: metric.text(row.metric.mean)),
-        (f"95{_SPACE}% interval", lambda row: _between(row.metric, metric.plain)),
+        (_INTERVAL, lambda row: _between(row.metric, metric.plain)),
         ("Loss", lambda row: "–" if has_classes else _mean(row.loss)),
-        ("NLL", lambda row: _mean(row.nll)),
-        ("Brier", lambda row: _mean(row.brier)),
-        ("ECE", lambda row: _mean(row.ece)),
-        (f"95{_SPACE}% interval", lambda row: "–" if row.ece is None else _between(row.ece, _three)),
-        ("Adaptive ECE", lambda row: _three(row.adaptive_ece)),
-        ("Classwise ECE", lambda row: _three(row.classwise_ece)),
-        ("Temper\u00adature", lambda row: "–" if row.temperature is None else f"{row.temperature:.2f}"),
-        ("NLL at it", lambda row: _three(row.tempered_nll)),
-        ("ECE at it", lambda row: _three(row.tempered_ece)),
+        *_estimated("NLL", "nll"),
+        *_estimated("Brier", "brier"),
     ]
     return _filled(columns, [(row.title, row) for row in optimizer.rows])
+
+
+def calibration(optimizer: Optimizer) -> Table:
+    """How well each method knows how sure it may be, before and after its temperature; empty without classes."""
+    columns: list[tuple[str, Callable[[Row], str]]] = [
+        *_estimated("ECE", "ece"),
+        *_estimated("Adaptive ECE", "adaptive_ece"),
+        *_estimated("Classwise ECE", "classwise_ece"),
+        ("Temper\u00adature", lambda row: "–" if row.temperature is None else f"{row.temperature:.2f}"),
+        *_estimated("NLL at it", "tempered_nll"),
+        *_estimated("ECE at it", "tempered_ece"),
+    ]
+    return _filled(columns, [(row.title, row) for row in optimizer.rows])
+
+
+def _estimated(
+    title: str, name: str, written: Callable[[float | None], str] | None = None
+) -> list[tuple[str, Callable[[Any], str]]]:
+    """The columns of a number of this name: its mean, and its interval."""
+    write = written or _three
+
+    def mean(item: Any) -> str:
+        found: Estimate | None = getattr(item, name)
+        return "–" if found is None else write(found.mean)
+
+    def between(item: Any) -> str:
+        found: Estimate | None = getattr(item, name)
+        return "–" if found is None else _between(found, write)
+
+    return [(title, mean), (_INTERVAL, between)]
 
 
 def comparisons(optimizer: Optimizer, metric: Metric) -> Table:
     """The ensemble of all snapshots less each rival."""
     unit = f"{metric.name}{', points' if metric.percent else ''}"
-    heads = [f"Difference in {unit}", f"95{_SPACE}% interval", "By it", "p", "Seeds: better / worse"]
+    heads = [f"Difference in {unit}", _INTERVAL, "By it", "p", "Seeds: better / worse"]
     sign = 1 if metric.higher_is_better else -1
     rows = [
         (
@@ -121,12 +145,12 @@ def diversity(optimizer: Optimizer) -> Table:
     """How much the members of each set differ."""
     columns: list[tuple[str, Callable[[Diversity], str]]] = [
         ("Members", lambda one: str(one.members)),
-        ("Disagreement", lambda one: _share(one.disagreement)),
-        ("Error correlation", lambda one: _three(one.error_correlation)),
-        ("Mutual information, nats", lambda one: _three(one.mutual_information)),
-        ("Ambiguity, nats", lambda one: _three(one.ambiguity)),
-        ("Mean accuracy of members", lambda one: _share(one.mean_accuracy)),
-        ("Accuracy of their ensemble", lambda one: _share(one.ensemble_accuracy)),
+        *_estimated("Disagreement", "disagreement", _share),
+        *_estimated("Error correlation", "error_correlation"),
+        *_estimated("Mutual information, nats", "mutual_information"),
+        *_estimated("Ambiguity, nats", "ambiguity"),
+        *_estimated("Mean accuracy of members", "mean_accuracy", _share),
+        *_estimated("Accuracy of their ensemble", "ensemble_accuracy", _share),
     ]
     return _filled(columns, [(SOURCES[one.source], one) for one in optimizer.diversity])
 

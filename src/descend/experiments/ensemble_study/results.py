@@ -12,23 +12,21 @@ import torch
 from torch import Tensor
 
 from descend import optim
-from descend.ensembles.bootstrap import Resamples, interval
+from descend.ensembles.bootstrap import interval, over_seeds
 from descend.experiments.ensemble_study.landscape import BATCHES, counts_right
 from descend.experiments.ensemble_study.methods import Method, methods
-from descend.experiments.ensemble_study.scoring import BINS
+from descend.experiments.ensemble_study.scoring import BINS, REPLICATES
 from descend.experiments.ensemble_study.study import Findings, Studied
 from descend.experiments.ensemble_study.verdicts import caveats, findings
 from descend.experiments.statistics import mean_interval, sign_flip_p
 from descend.tasks import Task
 
 FORMAT = 1
-REPLICATES = 2000
 RIVALS = ("last", "cosine", "ema", "nocycle-last", "nocycle", "singlecycle", "soup")
 """What the ensemble of all snapshots is compared with; and with the average of their weights."""
 
-_MEANS = ("metric", "loss", "nll", "brier", "ece")
-_POINTS = ("adaptive_ece", "classwise_ece", "temperature", "tempered_nll", "tempered_ece", "validation_metric")
-_BY_EXAMPLE = {"nll": "nll", "brier": "brier"}
+_MEANS = ("metric", "loss", "nll", "brier", "ece", "adaptive_ece", "classwise_ece", "tempered_nll", "tempered_ece")
+_POINTS = ("temperature", "validation_metric")
 
 
 def results(
@@ -45,7 +43,7 @@ def results(
     Returns:
         The document; every number in it is finite, None stands for one that is not or was not measured.
     """
-    optimizers = [_optimizer(task, name, studied[name], found[name]) for name in studied]
+    optimizers = [_optimizer(name, studied[name], found[name]) for name in studied]
     document = {
         "format": FORMAT,
         "kind": "ensemble",
@@ -62,9 +60,9 @@ def results(
     return {**document, "findings": findings(document), "caveats": caveats(document)}
 
 
-def _optimizer(task: Task, name: str, studied: Studied, found: Findings) -> dict[str, Any]:
+def _optimizer(name: str, studied: Studied, found: Findings) -> dict[str, Any]:
     known = [one for one in methods(studied.count) if found.scores and all(one.name in s["rows"] for s in found.scores)]
-    intervals = Intervals(task, found.scores)
+    intervals = Intervals(found.scores)
     first = studied.finals[0] if studied.finals else None
     return {
         "name": name,
@@ -87,38 +85,23 @@ class Intervals:
     """Means over seeds with their intervals, and paired differences of them.
 
     Args:
-        task: by whose metric.
         scores: of each seed.
     """
 
-    def __init__(self, task: Task, scores: Sequence[Mapping[str, Any]]) -> None:
+    def __init__(self, scores: Sequence[Mapping[str, Any]]) -> None:
         self._scores = scores
-        self._is_accuracy = task.metric == "accuracy"
-        examples = next(iter(scores[0]["examples"].values()), None) if scores else None
-        self._resamples = None
-        if examples is not None:
-            block = getattr(task, "block", 1)
-            self._resamples = Resamples(len(scores), len(examples["nll"]), REPLICATES, block=block)
-        self._known: dict[tuple[str, str], Tensor | None] = {}
 
     def of(self, method: str, number: str) -> dict[str, float | None] | None:
         """Return the mean of a number over the seeds, and its interval; None where it was not measured."""
         values = self.values(method, number)
-        if values is None:
-            return None
-        replicates = self._replicates(method, number)
-        low, high = mean_interval(values)[1:] if replicates is None else interval(replicates)
-        return {"mean": _finite(sum(values) / len(values)), "low": _finite(low), "high": _finite(high)}
+        return None if values is None else estimate(values, self._replicates(method, number))
 
     def difference(self, method: str, other: str, number: str) -> dict[str, Any]:
         """Return the paired difference of two methods: mean, interval, sign-flip p, and at how many seeds it is > 0."""
         paired = [a - b for a, b in zip(self._sure(method, number), self._sure(other, number), strict=True)]
         one, two = self._replicates(method, number), self._replicates(other, number)
-        low, high = mean_interval(paired)[1:] if one is None or two is None else interval(one - two)
         return {
-            "mean": _finite(sum(paired) / len(paired)),
-            "low": _finite(low),
-            "high": _finite(high),
+            **estimate(paired, None if one is None or two is None else one - two),
             "p": sign_flip_p(paired) if all(map(math.isfinite, paired)) else None,
             "above": sum(value > 0 for value in paired),
             "below": sum(value < 0 for value in paired),
@@ -135,23 +118,19 @@ class Intervals:
         return values
 
     def _replicates(self, method: str, number: str) -> Tensor | None:
-        if (method, number) not in self._known:
-            self._known[method, number] = self._drawn(method, number)
-        return self._known[method, number]
-
-    def _drawn(self, method: str, number: str) -> Tensor | None:
-        if self._resamples is None:
-            return None
-        stacked = {key: torch.stack([seed["examples"][method][key] for seed in self._scores]) for key in _EXAMPLES}
-        if not bool(stacked["nll"].isfinite().all()):
-            return None
-        if number == "ece":
-            return self._resamples.calibration_error(stacked["confidence"], stacked["accuracy"], BINS)
-        key = "accuracy" if number == "metric" and self._is_accuracy else _BY_EXAMPLE.get(number)
-        return None if key is None else self._resamples.mean(stacked[key])
+        return replicates([seed["replicates"].get(method, {}).get(number) for seed in self._scores])
 
 
-_EXAMPLES = ("accuracy", "nll", "brier", "confidence")
+def replicates(by_seed: Sequence[Tensor | None]) -> Tensor | None:
+    """Return bootstraps over seeds and test examples from those of each seed; None where a seed has none."""
+    known = [one for one in by_seed if one is not None]
+    return over_seeds(torch.stack(known)) if len(known) == len(by_seed) else None
+
+
+def estimate(values: Sequence[float], drawn: Tensor | None) -> dict[str, float | None]:
+    """Return the mean of what the seeds have, and an interval: of bootstraps, or without them of Student's t."""
+    low, high = mean_interval(values)[1:] if drawn is None else interval(drawn)
+    return {"mean": _finite(sum(values) / len(values)), "low": _finite(low), "high": _finite(high)}
 
 
 def _row(method: Method, found: Findings, intervals: Intervals) -> dict[str, Any]:
@@ -188,10 +167,14 @@ def _diversity(found: Findings) -> list[dict[str, Any]]:
         every = [seed["diversity"][source] for seed in found.scores if source in seed.get("diversity", {})]
         if not every or len(every) < len(found.scores):
             continue
-        numbers = [key for key, value in every[0].items() if key not in ("members", "pairwise")]
-        means = {key: _mean([one[key] for one in every]) for key in numbers}
+        drawn = [seed["replicates"][f"{source} members"] for seed in found.scores]
+        estimates = {
+            key: _of_known([one[key] for one in every], replicates([one.get(key) for one in drawn]))
+            for key in every[0]
+            if key not in ("members", "pairwise")
+        }
         pairwise = torch.tensor([one["pairwise"] for one in every], dtype=torch.float64).mean(0).tolist()
-        rows.append({"source": source, "members": every[0]["members"], **means, "pairwise": pairwise})
+        rows.append({"source": source, "members": every[0]["members"], **estimates, "pairwise": pairwise})
     return rows
 
 
@@ -236,9 +219,11 @@ def _plane(found: Findings) -> dict[str, Any] | None:
     }
 
 
-def _mean(values: Sequence[float | None]) -> float | None:
+def _of_known(values: Sequence[float | None], drawn: Tensor | None) -> dict[str, float | None]:
     known = [value for value in values if value is not None]
-    return _finite(sum(known) / len(known)) if len(known) == len(values) else None
+    if len(known) < len(values):
+        return {"mean": None, "low": None, "high": None}
+    return estimate(known, drawn)
 
 
 def _finite(value: float | None) -> float | None:

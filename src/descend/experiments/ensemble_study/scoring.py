@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +11,9 @@ from torch import Tensor, nn
 
 from descend.averaging import average, greedy_soup
 from descend.ensembles import scores
+from descend.ensembles.bootstrap import Draws
 from descend.ensembles.calibration import fit_temperature, tempered
-from descend.ensembles.diversity import diversity
+from descend.ensembles.diversity import ByExample, by_example, summarized
 from descend.experiments.ensemble_study.controls import Control, controls
 from descend.experiments.ensemble_study.jobs import Result
 from descend.experiments.ensemble_study.methods import ensemble_names
@@ -22,8 +23,11 @@ from descend.snapshots import SnapshotStore, State
 from descend.tasks import Averages, EvaluationSplit, Task
 
 BINS = 15
-FORMAT = 2
+REPLICATES = 2000
+FORMAT = 3
 """Of what a job returns; a change of it has the jobs done again."""
+_MOST_CLASSWISE = 500_000
+"""Examples times classes up to which classwise errors have intervals; beyond, these take longer than training does."""
 _SPLITS: tuple[EvaluationSplit, ...] = ("validation", "test")
 
 
@@ -54,7 +58,12 @@ class Scoring:
     def depends(self) -> Mapping[str, Any]:
         """The hashes of all weights that are judged."""
         stores = [self._store, *(store for one in self._controls for store in (one.store, one.average))]
-        return {"format": FORMAT, "bins": BINS, "weights": [[one.sha256 for one in store] for store in stores]}
+        return {
+            "format": FORMAT,
+            "bins": BINS,
+            "replicates": REPLICATES,
+            "weights": [[one.sha256 for one in store] for store in stores],
+        }
 
     def run(self, task: Task) -> Result:
         """Judge it."""
@@ -108,23 +117,29 @@ class Scoring:
         return greedy_soup(snapshots, metric, mode="max" if task.direction == "maximize" else "min")
 
 
-@dataclass
 class Judge:
     """Collects what is measured of methods.
 
-    Attributes:
+    Args:
         task: by whose loss and metric.
         able: the same, as one whose predictions can be averaged.
-        rows: per method its numbers.
-        examples: per method what bootstraps resample, a number per test example.
+
+    Attributes:
+        rows: per method its numbers on test data.
+        replicates: per method and number what bootstraps of the test examples give, the same draws for every seed;
+            empty for a task without a class for each example.
         extra: what else is found out.
     """
 
-    task: Task
-    able: Averages
-    rows: dict[str, dict[str, float | None]] = field(default_factory=dict)
-    examples: dict[str, dict[str, Tensor]] = field(default_factory=dict)
-    extra: dict[str, Any] = field(default_factory=dict)
+    def __init__(self, task: Task, able: Averages) -> None:
+        self._task, self._able = task, able
+        self._targets = {split: able.targets(split) for split in _SPLITS}
+        self._draws = None
+        if (targets := self._targets["test"]) is not None:
+            self._draws = Draws(len(targets), REPLICATES, block=getattr(task, "block", 1))
+        self.rows: dict[str, dict[str, float | None]] = {}
+        self.replicates: dict[str, dict[str, Tensor]] = {}
+        self.extra: dict[str, Any] = {}
 
     def single(self, name: str, outputs: Callable[[EvaluationSplit], Iterator[Tensor]]) -> None:
         """Judge one model."""
@@ -134,36 +149,32 @@ class Judge:
         self, source: str, outputs: Callable[[EvaluationSplit], Iterator[Tensor]], names: Mapping[int, str]
     ) -> None:
         """Judge the averages of the first m members, for each m that has a name; and how much they differ."""
-        targets = self.able.targets("test")
-        seen = {split: self._running(outputs(split)) for split in _SPLITS}
-        if targets is None:
-            for count, validation in enumerate(seen["validation"], 1):
-                _, total = next(seen["test"])
-                self._named(names, count, {"validation": validation[1], "test": total})
-            return
 
         def members() -> Iterator[Tensor]:
-            both = zip(seen["test"], seen["validation"], strict=True)
-            for count, ((own, total), (_, validation)) in enumerate(both, 1):
-                self._named(names, count, {"validation": validation, "test": total})
+            both = zip(*(self._running(outputs(split)) for split in _SPLITS), strict=True)
+            for count, ((_, validation), (own, test)) in enumerate(both, 1):
+                if count in names:
+                    self._judge(names[count], {"validation": validation, "test": test})
                 yield own
 
-        found = asdict(diversity(members(), targets))
-        found["pairwise"] = [row[::-1] for row in found["pairwise"][::-1]]  # judged from the last to the first
-        self.extra.setdefault("diversity", {})[source] = found
+        if (targets := self._targets["test"]) is None or self._draws is None:
+            for _ in members():
+                pass
+            return
+        found = by_example(members(), targets)
+        numbers = asdict(summarized(found))
+        numbers["pairwise"] = [row[::-1] for row in numbers["pairwise"][::-1]]  # judged from the last to the first
+        self.extra.setdefault("diversity", {})[source] = numbers
+        self.replicates[source + " members"] = _of_members(found, self._draws)
 
     def result(self) -> Result:
         """Return all of it."""
-        return {"rows": self.rows, "examples": self.examples, **self.extra}
-
-    def _named(self, names: Mapping[int, str], count: int, outputs: Mapping[EvaluationSplit, Tensor]) -> None:
-        if count in names:
-            self._judge(names[count], outputs)
+        return {"rows": self.rows, "replicates": self.replicates, **self.extra}
 
     def _running(self, outputs: Iterator[Tensor]) -> Iterator[tuple[Tensor, Tensor]]:
         """Each member's own outputs, and the average up to it."""
         total: Tensor | None = None
-        is_log = self.able.averages == "probabilities"
+        is_log = self._able.averages == "probabilities"
         for count, own in enumerate(outputs, 1):
             if total is None:
                 total = own
@@ -172,28 +183,77 @@ class Judge:
             yield own, (total - math.log(count) if is_log else total / count)
 
     def _judge(self, name: str, outputs: Mapping[EvaluationSplit, Tensor]) -> None:
-        judged = self.able.judge(outputs["test"], "test")
-        row: dict[str, float | None] = {"loss": judged["loss"], "metric": judged[self.task.metric]}
-        row["validation_metric"] = self.able.judge(outputs["validation"], "validation")[self.task.metric]
-        right = {split: self.able.targets(split) for split in _SPLITS}
-        if right["test"] is not None and right["validation"] is not None:
-            row |= asdict(scores.score(outputs["test"], right["test"], BINS))
-            temperature = fit_temperature(outputs["validation"], right["validation"])
+        judged = {split: self._able.judge(outputs[split], split) for split in _SPLITS}
+        row: dict[str, float | None] = {
+            "loss": judged["test"]["loss"],
+            "metric": judged["test"][self._task.metric],
+            "validation_metric": judged["validation"][self._task.metric],
+        }
+        validation, test = (self._targets[split] for split in _SPLITS)
+        if validation is not None and test is not None and self._draws is not None:
+            temperature = fit_temperature(outputs["validation"], validation)
             cooled = tempered(outputs["test"], temperature)
-            row["temperature"] = temperature
-            row["tempered_nll"] = scores.nll(cooled, right["test"]).mean().item()
-            row["tempered_ece"] = scores.calibration_error(cooled, right["test"], bins=BINS)
-            self.examples[name] = _by_example(outputs["test"], right["test"])
+            row |= asdict(scores.score(outputs["test"], test, BINS)) | {"temperature": temperature}
+            row["tempered_nll"] = scores.nll(cooled, test).mean().item()
+            row["tempered_ece"] = scores.calibration_error(cooled, test, bins=BINS)
+            self.replicates[name] = _of_method(outputs["test"], cooled, test, self._draws)
+            if self._task.metric == "accuracy":
+                self.replicates[name]["metric"] = self.replicates[name]["accuracy"]
         self.rows[name] = row
 
 
-def _by_example(outputs: Tensor, targets: Tensor) -> dict[str, Tensor]:
-    return {
-        "accuracy": scores.correct(outputs, targets),
-        "nll": scores.nll(outputs, targets).float(),
-        "brier": scores.brier(outputs, targets).float(),
-        "confidence": outputs.max(1).values.exp().float(),
+def _of_method(outputs: Tensor, cooled: Tensor, targets: Tensor, draws: Draws) -> dict[str, Tensor]:
+    """Bootstraps of every score of a method; none of one that is infinite for an example."""
+    by_example = {
+        "accuracy": scores.correct(outputs, targets).double(),
+        "nll": scores.nll(outputs, targets),
+        "brier": scores.brier(outputs, targets),
+        "tempered_nll": scores.nll(cooled, targets),
     }
+    binned = {
+        "ece": [*scores.binned(outputs, targets, bins=BINS)],
+        "adaptive_ece": [*scores.binned(outputs, targets, bins=BINS, kind="adaptive")],
+        "tempered_ece": [*scores.binned(cooled, targets, bins=BINS)],
+    }
+    if outputs.numel() <= _MOST_CLASSWISE:
+        binned["classwise_ece"] = [*scores.binned(outputs, targets, bins=BINS, kind="classwise")]
+    errors = iter(draws.calibration_errors([one for every in binned.values() for one in every]))
+    means = {name: torch.stack([next(errors) for _ in every]).mean(0) for name, every in binned.items()}
+    return _means(by_example, draws) | {name: value.float() for name, value in means.items()}
+
+
+def _of_members(found: ByExample, draws: Draws) -> dict[str, Tensor]:
+    """Bootstraps of how much members differ."""
+    errors = found.errors.double()
+    by_example = {
+        "disagreement": found.disagreement,
+        "mutual_information": found.mutual_information,
+        "ambiguity": found.ambiguity,
+        "mean_accuracy": 1 - errors.mean(0),
+        "ensemble_accuracy": found.hits.double(),
+    }
+    replicates = _means(by_example, draws)
+    if (correlation := _correlations(errors, draws)) is not None:
+        replicates["error_correlation"] = correlation.float()
+    return replicates
+
+
+def _correlations(errors: Tensor, draws: Draws) -> Tensor | None:
+    """Bootstraps of the mean correlation of two members' errors; None if one of them has none that varies."""
+    count = len(errors)
+    if count < 2:
+        return None
+    first, second = torch.triu_indices(count, count, offset=1)
+    means = draws.means(errors)
+    covariances = draws.means(errors[first] * errors[second]) - means[first] * means[second]
+    deviations = (means * (1 - means)).sqrt()
+    found = (covariances / (deviations[first] * deviations[second])).nanmean(0)  # NaN where a draw has no error
+    return found if bool(found.isfinite().all()) else None
+
+
+def _means(by_example: Mapping[str, Tensor], draws: Draws) -> dict[str, Tensor]:
+    finite = {name: values for name, values in by_example.items() if bool(values.isfinite().all())}
+    return dict(zip(finite, draws.means(torch.stack(list(finite.values()))).float(), strict=True))
 
 
 def _renewed(task: Task, model: nn.Module, state: State, seed: int) -> dict[str, Tensor]:

@@ -37,16 +37,12 @@ def tables(results: Mapping[str, Any], width: int) -> Iterator[Table]:
         }
         for key, title in _NUMBERS.items():
             if any(row[key] is not None for row in rows):
-                columns[key] = Column(title, [_number(_mean(row[key])) for row in rows])
+                columns[key] = Column(title, [_number(row[key] and row[key]["mean"]) for row in rows])
         yield fitted(f"{task['title']}, {optimizer['title']}, {size} ({results['label']})", columns, width, _LEAST)
 
 
 def _interval(found: Mapping[str, float | None]) -> str:
     return "–" if found["low"] is None else f"{_number(found['low'])} to {_number(found['high'])}"
-
-
-def _mean(value: Mapping[str, float | None] | float | None) -> float | None:
-    return value["mean"] if isinstance(value, Mapping) else value
 
 
 def _number(value: float | None) -> str:
