@@ -30,7 +30,7 @@ def example(optimizers=("sgd",), count=4, seeds=3, classes=True, label="comparis
         "manifest": {
             "format": 2,
             "kind": "compare",
-            "options": {"task": "digits", "snapshots": count, "steps": steps[-1]},
+            "options": {"optimizers": list(optimizers), "task": "digits", "snapshots": count, "steps": steps[-1]},
             "versions": {"descend": "0.1.0", "torch": "2.13.0", "python": "3.11.2"},
             "hardware": {"cpu": "a processor", "cores": 2, "memory_gib": 8.0},
             "seeds": {"tuning": [0], "final": list(range(1, seeds + 1))},
@@ -66,6 +66,7 @@ def _optimizer(name, place, steps, seeds, classes):
             _comparison(against, 0.01 * (1 - 2 * turn), seeds, classes)
             for turn, against in enumerate(("cosine", "last"))
         ],
+        "best_average": {"method": "average-2", "metric": _comparison("last", 0.002, seeds, classes)["metric"]},
         "diversity": [_diversity(source, count, turn) for turn, source in enumerate(("snapshots", "singlecycle"))]
         if classes
         else [],
@@ -148,7 +149,7 @@ def _barriers(steps):
         losses = [0.5 - 0.1 * at + 4 * barrier * at * (1 - at) for at in amounts]
         found = {"first": first, "second": second, "barrier": barrier, "error_barrier": barrier / 2, "amounts": amounts}
         lines.append({**found, "losses": losses, "errors": [loss / 2 for loss in losses]})
-    return {"seed": 1, "steps": steps, "matrix": matrix, "lines": lines}
+    return {"seed": 1, "points": 5, "steps": steps, "matrix": matrix, "lines": lines}
 
 
 def _plane(steps):

@@ -11,6 +11,7 @@ from descend import commands, tasks
 from descend.experiments import compare as protocol
 from descend.experiments.errors import Interrupted, UsageError
 from descend.snapshots import SnapshotStore
+from descend.tasks import TaskError
 
 COUNT, STEPS = 3, 12
 SCRIPT = """
@@ -193,3 +194,21 @@ def test_values_are_averaged_as_they_are(tmp_path):
         outputs.append(model(task._splits["test"][0]))
     mean = torch.stack(outputs).mean(0)
     assert trial["ensemble_metric"] == pytest.approx((mean - task._splits["test"][1]).abs().mean().item(), rel=1e-6)
+
+
+def test_outputs_that_are_judged_otherwise_than_the_model_are_refused(tmp_path):
+    """One score for two classes: its softmax is 1, whatever the model says."""
+    text = SMALL_TASK.replace("torch.arange(90) % 3\n", "torch.arange(90) % 2\n").replace(
+        "nn.Linear(4, 3)", "nn.Linear(4, 1)"
+    )
+    text = text.replace("torch.eye(3)[y]", "torch.eye(3)[y]").replace(
+        "    def network",
+        "    def criterion(self, outputs, targets):\n"
+        "        return nn.functional.binary_cross_entropy_with_logits(outputs[:, 0], targets.float())\n"
+        "    def score(self, outputs, targets): return ((outputs[:, 0] > 0) == targets).double().mean().item()\n\n"
+        "    def network",
+    )
+    (tmp_path / "binary.py").write_text(text)
+    with pytest.raises(TaskError, match=r"judging its outputs gives .* where evaluate\(\) gives .*log-probabilities"):
+        commands.compare("binary.py", ["sgd"], trials=1, seeds=1, steps=12, snapshots=3, workers=1, out="run")
+    assert not (tmp_path / "run").exists()

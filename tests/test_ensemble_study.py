@@ -12,7 +12,7 @@ import torch
 from comparisons import finished_in, prepare, small, trials_of, without_times
 from descend import commands, report, tasks
 from descend.experiments import trial
-from descend.experiments.ensemble_study import jobs, scoring, study
+from descend.experiments.ensemble_study import jobs, scoring, study, tables, verdicts
 from descend.experiments.ensemble_study.controls import controls
 from descend.experiments.ensemble_study.methods import methods
 from descend.experiments.errors import Interrupted, RunError, UsageError
@@ -58,6 +58,7 @@ def fresh(comparison, original, tmp_path):
     """A copy of the comparison without the study."""
     shutil.copytree(comparison.directory, tmp_path / "run")
     shutil.rmtree(tmp_path / "run" / "ensemble")
+    (tmp_path / "run" / "ensemble.json").unlink()
     return tmp_path / "run"
 
 
@@ -197,8 +198,8 @@ def test_a_stopped_study_goes_on_to_the_same_results(original, fresh, count):
 
 def test_a_finished_study_is_not_repeated_and_a_damaged_part_is(original, studied, monkeypatch):
     done = []
-    work = jobs.Kept.do
-    monkeypatch.setattr(jobs.Kept, "do", lambda kept, task: (done.append(kept.job.name), work(kept, task))[1])
+    work = jobs.KeptJob.do
+    monkeypatch.setattr(jobs.KeptJob, "do", lambda kept, task: (done.append(kept.job.name), work(kept, task))[1])
     assert commands.ensemble(studied, workers=1).results == original.results
     assert done == []
     part = next((studied / "ensemble" / "parts").glob("scores-of-final-adam*"))
@@ -288,3 +289,61 @@ def test_a_temperature_is_fitted_on_validation_data_alone():
 def test_the_page_is_written(original, monkeypatch):
     monkeypatch.undo()
     assert report.write_ensemble(original.directory).name == "ensemble.html"
+
+
+def test_what_was_found_of_the_other_optimizer_stays(original, studied):
+    again = commands.ensemble(studied, workers=1, optimizers=["adam"])
+    assert again.results == original.results
+
+
+def test_a_wrong_call_throws_nothing_away(studied):
+    with pytest.raises(UsageError, match="workers is 0"):
+        commands.ensemble(studied, workers=0, fresh=True)
+    assert (studied / "ensemble.json").exists()
+    assert list((studied / "ensemble" / "parts").iterdir())
+
+
+@pytest.mark.parametrize("harm", [lambda file: file.unlink(), lambda file: file.write_bytes(file.read_bytes()[:50])])
+def test_weights_of_a_control_that_are_gone_are_trained_again(original, studied, monkeypatch, harm):
+    for file in (studied / "ensemble" / "weights" / "cosine").rglob("*sgd*seed2/*.safetensors"):
+        harm(file)
+    done = []
+    work = jobs.KeptJob.do
+    monkeypatch.setattr(jobs.KeptJob, "do", lambda kept, task: (done.append(kept.job.name), work(kept, task))[1])
+    assert commands.ensemble(studied, workers=1).results == original.results
+    assert [name.split()[0] for name in done] == ["cosine"]
+
+
+def test_a_run_whose_final_trials_all_diverged_says_so(fresh):
+    document = json.loads((fresh / "results.json").read_text())
+    for one in document["trials"]:
+        one["diverged"] |= one["phase"] == "final" and one["optimizer"] == "sgd"
+    (fresh / "results.json").write_text(json.dumps(document))
+    found = commands.ensemble(fresh, workers=1, optimizers=["sgd"]).results
+    assert found["optimizers"][0]["rows"] == []
+    assert "SGD: seeds 1, 2 diverged and are left out." in found["caveats"]
+    assert all(table.row_count == 0 for table in tables.tables(found, 100))
+
+
+def line(barrier, ends=1.0):
+    return {"barrier": barrier, "losses": [ends, ends]}
+
+
+@pytest.mark.parametrize(
+    ("barriers", "said"),
+    [
+        ([0.01, 0.02], "is 0.02, at ends of 1, which says beforehand that averaging weights may work"),
+        ([0.01, 0.5], "is 0.5, at ends of 1, which says beforehand that averaging weights cannot be expected to work"),
+        ([0.01, None], "a barrier between two snapshots is infinite, which says beforehand that averaging them cannot"),
+    ],
+)
+def test_what_barriers_foretell_and_what_came_is_decided_by_its_interval(barriers, said):
+    worse = {"mean": -0.004, "low": -0.006, "high": -0.002, "p": 0.25, "above": 0, "below": 3}
+    optimizer = {
+        "barriers": {"lines": [line(one) for one in barriers]},
+        "best_average": {"method": "average-2", "metric": worse},
+        "rows": [{"method": "average-2", "title": "weights of the last 2 averaged"}],
+    }
+    found = verdicts._of_barriers(optimizer, {"metric": "LAS"}, 1)
+    assert said in found
+    assert "against the last snapshot: worse (LAS -0.004, 95 % interval -0.006 to -0.002, p 0.25)." in found

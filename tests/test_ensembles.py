@@ -334,11 +334,17 @@ def test_passes_that_differ_and_outputs_that_are_no_tensor():
         next(pair.outputs(iter([INPUTS])))
 
 
-def test_low_precision_is_summed_in_float32_and_rounded_once():
+def test_low_precision_is_averaged_in_float32():
     members = [made(Net, seed).bfloat16() for seed in range(9)]
     inputs = INPUTS.bfloat16()
     with torch.no_grad():
-        each = torch.stack([member.eval()(inputs).softmax(-1) for member in members])
+        each = torch.stack([member.eval()(inputs).float().softmax(-1) for member in members])
     found = Ensemble(made(Net, 9).bfloat16(), states(members)).predict([inputs], strategy="stream")
-    assert found.dtype == torch.bfloat16
-    assert torch.equal(found, each.float().mean(0).bfloat16())
+    torch.testing.assert_close(found, each.mean(0))
+    assert found.dtype == torch.float32
+
+
+@pytest.mark.parametrize("batches", [INPUTS, {"x": INPUTS}])
+def test_one_batch_is_no_list_of_batches(batches):
+    with pytest.raises(ValueError, match=r"give a list of batches, such as \[inputs\]"):
+        Ensemble(made(Net, 9), states(varied())).predict(batches)

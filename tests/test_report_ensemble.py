@@ -17,6 +17,7 @@ import torch
 
 import descend.report
 from descend.experiments.ensemble_study import results as study_results
+from descend.experiments.ensemble_study import study
 from descend.experiments.ensemble_study.methods import methods
 from descend.report import ensemble_landscape, ensemble_reading
 from descend.report.ensemble_results import Diversity
@@ -179,7 +180,15 @@ class TestLeftOut:
 
     def test_no_seed_was_left(self, tmp_path):
         data = example(count=2)
-        nothing = {"rows": [], "comparisons": [], "diversity": [], "soup_taken": [], "barriers": None, "seeds": []}
+        nothing = {
+            "best_average": None,
+            "rows": [],
+            "comparisons": [],
+            "diversity": [],
+            "soup_taken": [],
+            "barriers": None,
+            "seeds": [],
+        }
         data["optimizers"][0].update(nothing, rate=None, lost_seeds=[1, 2, 3])
         assert "no seed was left" in words(page(tmp_path, data))
 
@@ -283,10 +292,10 @@ def written():
     trace = {"steps": [1, 2, 3], "coordinates": [[0.0, 0.0]] * 3, "way": [[0.0] * 4], "repeats": False}
     finals = [SimpleNamespace(seed=seed, rate=0.1, values={}) for seed in (1, 2)]
     jobs = [SimpleNamespace(job=SimpleNamespace(steps=(10, 20)))]
-    studied = SimpleNamespace(finals=finals, lost=(3,), count=2, lines=lambda: jobs)
+    studied = SimpleNamespace(finals=finals, lost=(3,), count=2, lines=lambda: jobs, fineness=study.QUICK)
     plane = [{**row, "y": 0.0}, {**row, "y": 1.0}]
     findings = SimpleNamespace(scores=scores, lines=[line], plane=plane, trace=[trace])
-    task = SimpleNamespace(metric="accuracy", direction="maximize", worst=0)
+    task = SimpleNamespace(metric="accuracy", direction="maximize", worst=0, target=0.9)
     known = example(count=2)
     run = {name: known[name] for name in ("label", "task", "manifest")}
     return json.loads(json.dumps(study_results.results(task, {"sgd": studied}, {"sgd": findings}, run)))

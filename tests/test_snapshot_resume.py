@@ -18,7 +18,7 @@ import descend
 from descend.schedules import snapshot
 from descend.snapshots import SnapshotError, Snapshots, SnapshotStore, files
 from snapshot_runs import CYCLES, INPUTS, STEPS, Run
-from snapshot_training import content, copied, made, same
+from snapshot_training import content, copied, made, same, train_step
 
 KINDS = ["sgd", "adamw", "torch"]
 
@@ -295,3 +295,38 @@ def test_killed_again_and_again(tmp_path, kind):
     agree(run, expected)
     assert json.loads((tmp_path / "killed" / "index.json").read_text())["kind"] == "snapshots"
     assert SnapshotStore(tmp_path / "killed").damaged() == {}
+
+
+# what is no continuation
+
+
+def trained(folder, steps, shape, *, resumes=True):
+    model = made()
+    optimizer = descend.SGD(model.parameters(), lr=0.1 * shape)
+    snapshots = Snapshots(folder, model, optimizer)
+    for step in range(snapshots.resume() if resumes else 0, steps):
+        train_step(model, optimizer, step)
+        snapshots.step()
+    snapshots.save()
+    return snapshots
+
+
+def test_a_second_run_in_the_same_folder_is_refused_before_it_adds_to_the_first(tmp_path):
+    first = trained(tmp_path, 12, snapshot(12, 3))
+    kept = content(tmp_path)
+    with pytest.raises(SnapshotError, match=r"holds a run with 3 snapshots; go on with it by resume\(\)"):
+        trained(tmp_path, 12, snapshot(12, 3), resumes=False)
+    assert content(tmp_path) == kept
+    assert trained(tmp_path, 12, snapshot(12, 3)).store.snapshots() == first.store.snapshots()
+
+
+@pytest.mark.parametrize("other", [snapshot(12, 4), snapshot(16, 2), descend.schedules.warm_restarts(3)])
+def test_another_schedule_does_not_go_on(tmp_path, other):
+    trained(tmp_path, 5, snapshot(12, 3))
+    with pytest.raises(SnapshotError, match="is of a run whose cycles end at 4, 8, and with this schedule they end at"):
+        trained(tmp_path, 12, other)
+
+
+def test_a_longer_run_of_the_same_cycles_goes_on(tmp_path):
+    trained(tmp_path, 12, snapshot(16, 4))
+    assert [one.step for one in trained(tmp_path, 20, snapshot(24, 6)).store] == [4, 8, 12, 16, 20]

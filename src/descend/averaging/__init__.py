@@ -18,6 +18,7 @@ from __future__ import annotations
 from descend.averaging.batch_norm import recompute_batch_norm
 from descend.averaging.model import AveragedModel
 from descend.averaging.soup import Soup, greedy_soup
-from descend.averaging.states import State, average
+from descend.averaging.states import average
+from descend.model_states import State
 
 __all__ = ["AveragedModel", "Soup", "State", "average", "greedy_soup", "recompute_batch_norm"]

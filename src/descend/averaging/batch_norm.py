@@ -13,6 +13,8 @@ from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.instancenorm import _InstanceNorm
 from torch.nn.parameter import is_lazy
 
+from descend.model_states import run_on
+
 
 def recompute_batch_norm(
     model: nn.Module, batches: Iterable[Any], forward: Callable[[nn.Module, Any], Any] | None = None
@@ -54,7 +56,7 @@ def recompute_batch_norm(
     count = 0
     with _observed(model, moments), torch.no_grad(), _eager():
         for batch in batches:
-            (forward or _forward)(model, batch)
+            (forward or run_on)(model, batch)
             count += 1
     if not count:
         raise ValueError("batches is empty; give one batch or more, and no iterator that was used up before")
@@ -68,18 +70,6 @@ def _layers_to_compute(model: nn.Module) -> list[_NormBase]:
     if any(is_lazy(buffer) for layer in layers for buffer in layer.buffers(recurse=False)):
         raise ValueError("model has a lazy normalization without a size yet; pass a batch through the model first")
     return [layer for layer in layers if layer.training or not model.training]
-
-
-def _forward(model: nn.Module, batch: Any) -> Any:
-    if isinstance(batch, Mapping):
-        return model(**batch)
-    inputs = batch[0] if isinstance(batch, (tuple, list)) and batch else batch
-    if not isinstance(inputs, Tensor):
-        raise TypeError(
-            f"batches has a {type(batch).__name__} without a tensor in front; give forward=, say "
-            "lambda model, batch: model(batch.inputs)"
-        )
-    return model(inputs)
 
 
 @contextmanager

@@ -11,6 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.optim import swa_utils
 
+from descend.model_states import unwrapped
+
 
 class AveragedModel(swa_utils.AveragedModel):
     """A copy of a model whose parameters are averages of the model's: equal (SWA) or exponential (EMA).
@@ -56,7 +58,7 @@ class AveragedModel(swa_utils.AveragedModel):
         warmup: bool = False,
     ) -> None:
         _check(model, decay, warmup)
-        super().__init__(model, device)
+        super().__init__(unwrapped(model), device)
         self.decay, self.warmup = decay, warmup
         self.float32 = nn.Module()  # holds the averages of the parameters that are narrower
         for name, parameter in self.module.named_parameters():
@@ -65,11 +67,12 @@ class AveragedModel(swa_utils.AveragedModel):
 
     @torch.no_grad()
     def update_parameters(self, model: nn.Module) -> None:
-        """Take the model's parameters into the average, and its buffers as they are.
+        """Take the model's parameters into the average, and its buffers as they are; one that is compiled, too.
 
         Raises:
             ValueError: the model's parameters or buffers have other names or shapes than those of the copy.
         """
+        model = unwrapped(model)
         self._check_alike(model)
         own = dict(self.module.named_parameters())
         wide = dict(self.float32.named_buffers())

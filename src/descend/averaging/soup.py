@@ -9,7 +9,8 @@ from typing import Literal
 
 from torch import Tensor
 
-from descend.averaging.states import State, Sum
+from descend.averaging.states import Sum
+from descend.model_states import State
 
 
 @dataclass(frozen=True)

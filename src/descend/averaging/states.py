@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-State = Mapping[str, Tensor]
+from descend.model_states import State, copied, is_floating, wide
 
 
 def average(states: Iterable[State], weights: Sequence[float] | None = None) -> dict[str, Tensor]:
@@ -72,12 +72,12 @@ class Sum:
         self.check(state)
         if not self._shapes:
             self._shapes = _shapes(state)
-            self._like = {name: value.new_empty(0) for name, value in state.items() if _is_summed(value)}
+            self._like = {name: value.new_empty(0) for name, value in state.items() if is_floating(value)}
         for name, value in state.items():
             if name not in self._like:
-                self._latest[name] = _copied(value)
+                self._latest[name] = copied(value)
             elif weight:
-                term = _wide(value) * weight
+                term = wide(value) * weight
                 total = self._totals.get(name)
                 self._totals[name] = term if total is None else total.add_(term.to(total.device))
         self.weight += weight
@@ -90,10 +90,10 @@ class Sum:
 
     def _mean_of(self, name: str, extra: Tensor | None) -> Tensor:
         if name not in self._like:
-            return _copied(self._latest[name] if extra is None else extra)  # type: ignore[no-any-return]
+            return copied(self._latest[name] if extra is None else extra)  # type: ignore[no-any-return]
         total, weight = self._totals[name], self.weight
         if extra is not None:
-            total, weight = total + _wide(extra).to(total.device), weight + 1
+            total, weight = total + wide(extra).to(total.device), weight + 1
         return (total / weight).to(self._like[name])
 
     def check(self, state: State) -> None:
@@ -119,16 +119,3 @@ def _shapes(state: State) -> dict[str, torch.Size | None]:
 
 def _shown(shape: torch.Size | None) -> str:
     return "no tensor" if shape is None else f"of shape {tuple(shape)}"
-
-
-def _is_summed(value: object) -> bool:
-    return isinstance(value, Tensor) and (value.is_floating_point() or value.is_complex())
-
-
-def _copied(value: Any) -> Any:
-    return value.detach().clone() if isinstance(value, Tensor) else value  # extra state may be anything
-
-
-def _wide(value: Tensor) -> Tensor:
-    place = "cpu" if value.device.type == "mps" else value.device  # Apple's has no float64
-    return value.detach().to(place, torch.complex128 if value.is_complex() else torch.float64)

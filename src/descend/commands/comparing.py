@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from descend.commands.needs import FOR_COMPARISONS, check_writable, require
 
@@ -99,6 +99,7 @@ def compare(
     from descend.experiments import options, run_directory
     from descend.experiments import workers as processes
     from descend.experiments.errors import Interrupted
+    from descend.experiments.keeping import check_averages
     from descend.experiments.manifest import hardware, manifest
     from descend.experiments.results import results
     from descend.experiments.store import TrialStore
@@ -136,6 +137,8 @@ def compare(
     asked_of_the_run = {"schedule": schedule, "snapshots": snapshots, "quick": quick, "workers": workers, "out": out}
     command = options.command_line({**given, **asked_of_the_run})
     directory = Path(out) if out is not None else Path("runs") / wanted.directory_name()
+    if snapshots is not None and not (directory / run_directory.RESULTS).exists():
+        check_averages(cast(tasks.Task, problem))
     with run_directory.opened(directory, manifest(wanted, command, at_a_time), fresh) as run:
         document = run.results()
         if document is None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shlex
-import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -45,13 +44,14 @@ def ensemble(
 
     The controls that the run does not hold (one cosine, with and without an exponential average of the weights; step
     decay with equally spaced snapshots; independent short runs) are trained with its settings and seeds, three times
-    the steps of the final runs. All of it is kept in the run: killed and started again, it goes on.
+    the steps of the final runs; the first of these is repeated for its trajectory. All of it is kept in the run: killed
+    and started again, it goes on.
 
     Huang et al. 2017 (arXiv:1704.00109). Temperatures, the best snapshot and the soup are chosen on validation data.
 
     Args:
         run: directory of a comparison that was made with `snapshots`.
-        optimizers: some of its optimizers; by default all.
+        optimizers: some of its optimizers; by default all. What was found of others before stays in the results.
         quick: measure lines and plane more coarsely, a screening of them; so it is where the comparison was quick.
         workers: jobs at a time, each in a process of one thread; by default as many as there are cores.
         fresh: throw away what an earlier study kept.
@@ -84,11 +84,11 @@ def ensemble(
         with noted() as files:
             problem.sizes  # noqa: B018 (loads the data: what is missing or damaged is said before anything is written)
         _check_same(directory, asked, options.hashes(asked["task"], asked["settings"], files))
-        if fresh and directory.ensemble.is_dir():
-            shutil.rmtree(directory.ensemble)
+        at_a_time = options.at_least("workers", 1, processes.available() if workers is None else workers)
+        if fresh:
+            directory.forget_ensemble()
         fineness = study.QUICK if quick or asked["quick"] else study.FULL
         studied = {name: _studied(name, comparison, asked, directory, fineness) for name in names}
-        at_a_time = options.at_least("workers", 1, processes.available() if workers is None else workers)
         observer = progress() if progress else study.Silence()
         try:
             with processes.hands(asked["task"], asked["settings"], problem, at_a_time) as hands:
@@ -96,7 +96,7 @@ def ensemble(
         except Interrupted as stop:
             stop.command = _command(run, optimizers, quick, workers)
             raise
-        document = results.results(problem, studied, found, comparison)
+        document = results.results(problem, studied, found, comparison, directory.ensemble_results())
         run_directory.write_json(directory.path / run_directory.ENSEMBLE_RESULTS, document)
         return Study(directory.path, document, report.write_ensemble(directory.path))
 

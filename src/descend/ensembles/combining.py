@@ -46,7 +46,7 @@ def check_state(state: object) -> None:
 
 
 def member_output(output: object, average: Average, dim: int) -> Tensor:
-    """Return what one member adds to the average: probabilities, or its output.
+    """Return what one member adds to the average, in float32 at least: probabilities, or its output.
 
     Raises:
         TypeError: the model gave something other than one tensor.
@@ -56,7 +56,8 @@ def member_output(output: object, average: Average, dim: int) -> Tensor:
             f"the model gave a {type(output).__name__}; an ensemble averages one tensor: give forward, a function of "
             "model and batch that returns it"
         )
-    return torch.softmax(output, dim) if average == "softmax" else output
+    wide = output.to(torch.promote_types(output.dtype, torch.float32))
+    return torch.softmax(wide, dim) if average == "softmax" else wide
 
 
 def log_mean(log_probabilities: Iterable[Tensor]) -> Tensor:

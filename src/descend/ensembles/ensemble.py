@@ -13,6 +13,7 @@ from torch.utils.data import RandomSampler
 
 from descend.ensembles.combining import Average, check_average, check_members, check_state, member_output
 from descend.ensembles.module import EnsembleModule
+from descend.model_states import run_on, unwrapped
 from descend.restoring import evaluating
 
 Strategy = Literal["auto", "stream", "batched"]
@@ -47,14 +48,16 @@ class Ensemble:
     ) -> None:
         check_average(average)
         check_members(members)
-        self.model, self.members, self.average, self.dim = model, members, average, dim
-        self._run = forward or _forward
+        self.model, self.members, self.average, self.dim = unwrapped(model), members, average, dim
+        self._run = forward or run_on
 
     def __len__(self) -> int:
         return len(self.members)
 
     def predict(self, batches: Iterable[Any], *, strategy: Strategy = "auto") -> Tensor:
         """Return the averaged predictions for all batches, one after the other along the first dimension.
+
+        They are probabilities, or values, in float32 for models in half precision.
 
         Args:
             batches: such as a DataLoader that does not shuffle; gone through once for each member where they are
@@ -76,8 +79,8 @@ class Ensemble:
             return self._batched(batches)
         total: Tensor | None = None
         for outputs in self.outputs(batches):
-            if total is None:  # summed in float32 at least, and rounded once
-                total = outputs.to(torch.promote_types(outputs.dtype, torch.float32), copy=True)
+            if total is None:
+                total = outputs
             elif total.shape != outputs.shape:
                 raise ValueError(
                     f"batches gave outputs of shape {tuple(total.shape)} at first and {tuple(outputs.shape)} later; "
@@ -86,7 +89,7 @@ class Ensemble:
             else:
                 total += outputs
         assert total is not None
-        return (total / len(self.members)).to(outputs.dtype)
+        return total / len(self.members)
 
     def outputs(self, batches: Iterable[Any]) -> Iterator[Tensor]:
         """Yield each member's own predictions for all batches: probabilities, or values.
@@ -143,12 +146,6 @@ class _Member(nn.Module):
         return functional_call(model, state, inputs, named, tie_weights=False)  # tied ones are given by all names
 
 
-def _forward(model: nn.Module, batch: Any) -> Any:
-    if isinstance(batch, Mapping):
-        return model(**batch)
-    return model(batch[0] if isinstance(batch, (tuple, list)) else batch)
-
-
 @contextmanager
 def _untouched(model: nn.Module) -> Iterator[None]:
     """Evaluate a model: its modes, and the random numbers that are drawn on the way, are as before."""
@@ -165,6 +162,8 @@ def _joined(parts: Iterable[Tensor]) -> Tensor:
 
 
 def _check_batches(batches: Iterable[Any]) -> None:
+    if isinstance(batches, (Tensor, Mapping)):
+        raise ValueError(f"batches is one {type(batches).__name__}; give a list of batches, such as [inputs]")
     if isinstance(batches, Iterator):
         raise ValueError("batches is an iterator, which can be gone through once; give a list or a DataLoader")
     if isinstance(getattr(batches, "sampler", None), RandomSampler):

@@ -122,7 +122,7 @@ def calibration_error(log_probabilities: Tensor, targets: Tensor, *, bins: int =
     Raises:
         ValueError: for a wrong shape, type or value, fewer bins than one, or another kind.
     """
-    errors = [_mean_gap(one) for one in binned(log_probabilities, targets, bins=bins, kind=kind)]
+    errors = [mean_gap(one) for one in binned(log_probabilities, targets, bins=bins, kind=kind)]
     return sum(errors) / len(errors)
 
 
@@ -189,7 +189,7 @@ def _adaptive(probabilities: Tensor, hits: Tensor, bins: int) -> Binned:
     return Binned(torch.bucketize(ranks, starts, right=True), (values - mean_hits)[places], bins)
 
 
-def _mean_gap(binned: Binned) -> float:
+def mean_gap(binned: Binned) -> float:
     """Return the sum over bins of |the sum of its examples' gaps|, per example."""
     sums = torch.bincount(binned.places, binned.gaps, binned.bins)
     return (sums.abs().sum() / len(binned.gaps)).item()

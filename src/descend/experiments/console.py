@@ -169,7 +169,7 @@ class Column:
     @property
     def heading(self) -> str:
         """The title in lines."""
-        width = max(_SHORTEST_HEADING, *map(len, self.cells))
+        width = max([_SHORTEST_HEADING, *map(len, self.cells)])
         return "\n".join(textwrap.wrap(self.title, width, break_long_words=False))
 
     @property

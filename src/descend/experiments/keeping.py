@@ -1,5 +1,6 @@
 """What a trial keeps of its weights: snapshots on the way, and at the end their average and what they say together."""
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
 from typing import Any
@@ -14,6 +15,11 @@ from descend.experiments.loop import Checkpoint
 from descend.optimizer import Optimizer
 from descend.snapshots import SnapshotStore
 from descend.tasks import Averages, EvaluationSplit, Task, TaskError, averages
+
+_OUTPUTS = (
+    "for classes, let outputs() return their log-probabilities and judge() take them; TensorTask does for scores of "
+    "classes in dimension 1 under the cross entropy, and for values under float targets (descend.tasks.Averages)"
+)
 
 BATCHES = 100
 """Training batches over which the statistics of batch normalization are recomputed; an epoch if that is less."""
@@ -110,6 +116,28 @@ def averageable(task: object) -> Averages:
             "(descend.snapshots)"
         )
     return able
+
+
+def check_averages(task: Task) -> None:
+    """Refuse a task whose outputs say something else than its evaluation, before anything is trained.
+
+    Raises:
+        TaskError: says what differs.
+    """
+    able, model = averageable(task), task.model(0)
+    whole = task.evaluate(model, "validation")
+    try:
+        parts = able.judge(able.outputs(model, "validation"), "validation")
+    except Exception as error:
+        raise TaskError(
+            f"task {task.name}: judging its outputs failed with {type(error).__name__}: {error}; {_OUTPUTS}"
+        ) from error
+    for name in ("loss", task.metric):
+        if not math.isclose(parts[name], whole[name], rel_tol=1e-3, abs_tol=1e-6):
+            raise TaskError(
+                f"task {task.name}: judging its outputs gives {name} {parts[name]:.6g} where evaluate() gives "
+                f"{whole[name]:.6g}; {_OUTPUTS}"
+            )
 
 
 @torch.no_grad()

@@ -65,6 +65,21 @@ class RunDirectory:
             return None
         return results if isinstance(results, dict) and results.get("format") == FORMAT else None
 
+    def ensemble_results(self) -> dict[str, Any] | None:
+        """Return the results of a study of its snapshots; None if there are none that can be read."""
+        try:
+            results = json.loads((self.path / ENSEMBLE_RESULTS).read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return None
+        return results if isinstance(results, dict) else None
+
+    def forget_ensemble(self) -> None:
+        """Remove a study of its snapshots, with all that it kept."""
+        for name in (ENSEMBLE_REPORT, ENSEMBLE_RESULTS):
+            (self.path / name).unlink(missing_ok=True)
+        if self.ensemble.is_dir():
+            shutil.rmtree(self.ensemble)
+
     def write_results(self, results: Mapping[str, Any]) -> None:
         """Write the results, which marks the run as finished; a report of older results goes first."""
         self.report.unlink(missing_ok=True)
@@ -113,15 +128,16 @@ def reopened(path: Path) -> Iterator[RunDirectory]:
         command = manifest["command"]
     except (OSError, ValueError, KeyError) as error:
         raise RunError(f"{path / MANIFEST} cannot be read ({error}); give the directory of another run") from error
-    try:
-        with open(path / MARKER, "a+", encoding="utf-8") as marker:
-            _lock(marker, path)
-            run = RunDirectory(path, manifest)
-            if run.results() is None:
-                raise RunError(f"{path} holds a run that is not finished; finish it with:\n  {command}")
-            yield run
-    except OSError as error:
-        raise unwritable(path, error) from error
+    with ExitStack() as stack:
+        try:
+            marker = stack.enter_context(open(path / MARKER, "a+", encoding="utf-8"))
+        except OSError as error:
+            raise RunError(f"{path} cannot be written ({error.strerror}); work on a copy that can be") from error
+        _lock(marker, path, "wait for it")
+        run = RunDirectory(path, manifest)
+        if run.results() is None:
+            raise RunError(f"{path} holds a run that is not finished; finish it with:\n  {command}")
+        yield run
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
@@ -162,7 +178,7 @@ def _is_run(path: Path) -> bool:
         return False
 
 
-def _lock(marker: TextIO, path: Path) -> None:
+def _lock(marker: TextIO, path: Path, remedy: str = "wait for it, or choose another --out") -> None:
     if sys.platform == "win32":
         return
     try:
@@ -170,7 +186,7 @@ def _lock(marker: TextIO, path: Path) -> None:
     except BlockingIOError:
         marker.seek(0)
         holder = marker.read().strip() or "another process"
-        raise RunError(f"{path} is in use by {holder}; wait for it, or choose another --out") from None
+        raise RunError(f"{path} is in use by {holder}; {remedy}") from None
     marker.truncate(0)
     marker.write(f"process {os.getpid()}\n")
     marker.flush()

@@ -14,8 +14,9 @@ States are what `model.state_dict()` gives. Where the barrier between two is nea
 
 from __future__ import annotations
 
-from descend.generalization.interpolation import Barriers, Evaluate, Measured, Path, State, barriers, interpolate, path
+from descend.generalization.interpolation import Barriers, Evaluate, Measured, Path, barriers, interpolate, path
 from descend.generalization.planes import Plane, Surface, surface
+from descend.model_states import State
 
 __all__ = [
     "Barriers",

@@ -12,10 +12,9 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from torch import Tensor
 
-State = Mapping[str, Tensor]
+from descend.model_states import State, copied, is_floating, wide
 
 
 @dataclass(frozen=True)
@@ -270,19 +269,3 @@ def _shapes(state: State) -> dict[str, tuple[int, ...]]:
     if not isinstance(state, Mapping):
         raise TypeError(f"a state is {type(state).__name__}; give what model.state_dict() returns")
     return {name: tuple(value.shape) for name, value in state.items() if isinstance(value, Tensor)}
-
-
-def is_floating(value: object) -> bool:
-    """Whether this is a tensor that can be interpolated."""
-    return isinstance(value, Tensor) and (value.is_floating_point() or value.is_complex())
-
-
-def wide(value: Tensor) -> Tensor:
-    """Return a tensor in float64, or complex128."""
-    place = "cpu" if value.device.type == "mps" else value.device  # Apple's has no float64
-    return value.detach().to(place, torch.complex128 if value.is_complex() else torch.float64)
-
-
-def copied(value: Any) -> Any:
-    """Return a copy of a tensor, and any other value of a state as it is."""
-    return value.detach().clone() if isinstance(value, Tensor) else value

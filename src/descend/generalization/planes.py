@@ -16,15 +16,12 @@ from torch import Tensor
 
 from descend.generalization.interpolation import (
     Evaluate,
-    State,
     all_or_none,
     check_alike,
     check_points,
-    copied,
     counting,
-    is_floating,
-    wide,
 )
+from descend.model_states import State, copied, is_floating, wide
 
 _STATISTICS = ("running_mean", "running_var")  # of normalization layers, which are no weights
 _NO_PLANE = "give three different solutions that do not lie on one line"

@@ -107,6 +107,19 @@ class Comparison:
 
 
 @dataclass(frozen=True)
+class BestAverage:
+    """The average of weights that validation data put first, less the last snapshot.
+
+    Attributes:
+        method: its key.
+        metric: difference of the task's metric.
+    """
+
+    method: str
+    metric: Difference
+
+
+@dataclass(frozen=True)
 class Diversity:
     """How much the members of an ensemble differ on test data.
 
@@ -162,12 +175,14 @@ class Barriers:
 
     Attributes:
         seed: which.
+        points: on each line, with both ends.
         steps: at which the snapshots were taken, ascending.
         matrix: the loss barrier of each pair, in the order of the steps; null for one that is not finite.
         lines: between all pairs.
     """
 
     seed: int
+    points: int
     steps: list[int]
     matrix: list[list[float | None]]
     lines: list[Line]
@@ -212,6 +227,7 @@ class Optimizer:
         missing: titles of the methods without a result, as a control diverged.
         rows: a row for each method, in the order of tables.
         comparisons: of the ensemble of all snapshots with its rivals.
+        best_average: of weights, chosen on validation data, beside the last snapshot; null without results.
         diversity: of each set of members; empty for a task without classes.
         soup_taken: steps of the snapshots that the greedy soup took, in its order, for each seed.
         barriers: between the snapshots; null where none were measured.
@@ -227,6 +243,7 @@ class Optimizer:
     missing: list[str]
     rows: list[Row]
     comparisons: list[Comparison]
+    best_average: BestAverage | None
     diversity: list[Diversity]
     soup_taken: list[list[int]]
     barriers: Barriers | None

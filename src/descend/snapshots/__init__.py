@@ -17,7 +17,8 @@ snapshot is taken after the last update of a cycle, before the rate rises again.
 `SnapshotStore` is the folder alone: for loops that know themselves when to keep what.
 """
 
-from descend.snapshots.files import SnapshotError, State
+from descend.model_states import State
+from descend.snapshots.files import SnapshotError
 from descend.snapshots.store import Members, Snapshot, SnapshotStore
 from descend.snapshots.taking import Snapshots
 

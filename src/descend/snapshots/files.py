@@ -14,8 +14,7 @@ from typing import Any, BinaryIO, TypeAlias
 import torch
 from torch import Tensor, nn
 
-State: TypeAlias = Mapping[str, Tensor]
-"""What `model.state_dict()` gives: parameters and buffers by name."""
+from descend.model_states import State, unwrapped
 
 Shapes: TypeAlias = dict[str, list[Any]]
 """Type and shape of each tensor by name: what an architecture is known by."""
@@ -26,17 +25,6 @@ _SHOWN = 3
 
 class SnapshotError(RuntimeError):
     """A snapshot or its store cannot be written, read or used; the message says what to do."""
-
-
-def unwrapped(model: nn.Module) -> nn.Module:
-    """Return the model inside of DataParallel, DistributedDataParallel and torch.compile, whose names it keeps."""
-    while True:
-        if isinstance(model, (nn.DataParallel, nn.parallel.DistributedDataParallel)):
-            model = model.module
-        elif isinstance(getattr(model, "_orig_mod", None), nn.Module):
-            model = model._orig_mod  # type: ignore[assignment]
-        else:
-            return model
 
 
 def state_of(model: nn.Module) -> dict[str, Tensor]:

@@ -14,8 +14,9 @@ from typing import Literal, overload
 
 from torch import Tensor, nn
 
+from descend.model_states import State, unwrapped
 from descend.snapshots import files
-from descend.snapshots.files import Shapes, SnapshotError, State
+from descend.snapshots.files import Shapes, SnapshotError
 
 if sys.platform != "win32":
     import fcntl
@@ -117,7 +118,7 @@ class SnapshotStore:
         Raises:
             SnapshotError: names the tensors that differ, or that no snapshot can hold.
         """
-        self._check(self._read(), files.shapes_of(files.state_of(model)), type(files.unwrapped(model)).__name__)
+        self._check(self._read(), files.shapes_of(files.state_of(model)), type(unwrapped(model)).__name__)
 
     def add(
         self, model: nn.Module, *, step: int, cycle: int | None = None, metric: float | None = None
@@ -143,7 +144,7 @@ class SnapshotStore:
         if self.best_is is not None and metric is None:
             raise ValueError("the store keeps the best snapshots; give the metric of this one")
         metric = None if metric is None or not math.isfinite(metric) else float(metric)
-        state, whose = files.state_of(model), type(files.unwrapped(model)).__name__
+        state, whose = files.state_of(model), type(unwrapped(model)).__name__
         shapes = files.shapes_of(state)
         self._check(self._read(), shapes, whose)
         header = {"step": step, "cycle": cycle, "metric": metric, "model": whose}

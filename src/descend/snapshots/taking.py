@@ -18,6 +18,7 @@ import torch
 from torch import nn
 
 from descend.applied_steps import AppliedSteps
+from descend.model_states import unwrapped
 from descend.optimizer import Optimizer
 from descend.restoring import check_pair, evaluating
 from descend.schedules import Schedule
@@ -36,7 +37,8 @@ class Snapshots:
     """Takes a snapshot at the end of every cycle of a schedule, and resumes training between them.
 
     Call `step` after every `optimizer.step()`; one that a gradient scaler skipped, or that only accumulated gradients,
-    ends no cycle. Each snapshot also saves the progress, so that `resume` never goes back behind it.
+    ends no cycle. Each snapshot also saves the progress, so that `resume` never goes back behind it. A folder that
+    holds a run is gone on with by `resume`, and refused without.
 
     Args:
         folder: of the store, one for each training run.
@@ -82,6 +84,7 @@ class Snapshots:
         self._model, self._optimizer, self._schedule, self._metric = model, optimizer, schedule, metric
         self._applied = AppliedSteps(optimizer)
         self._seen = self._applied.count
+        self._goes_on = not len(self.store) and not (self.store.folder / PROGRESS).exists()
 
     def step(self) -> Snapshot | None:
         """Take a snapshot if a cycle has just ended; call it after `optimizer.step()`.
@@ -90,8 +93,10 @@ class Snapshots:
             The snapshot, if one was taken and the budget keeps it.
 
         Raises:
-            SnapshotError: it cannot be written; training may go on, and what was stored before is as it was.
+            SnapshotError: it cannot be written; training may go on, and what was stored before is as it was. Or the
+                folder holds another run, which was not gone on with.
         """
+        self._check_goes_on()
         steps = self._applied.count
         if steps == self._seen:  # a step that was skipped, or one of several for one batch
             return None
@@ -114,6 +119,7 @@ class Snapshots:
             RuntimeError: there are several processes.
         """
         _refuse_other_processes()
+        self._check_goes_on()
         progress = self._progress()
         with self.store.locked():
             files.write(self.store.folder / PROGRESS, partial(_write, progress))
@@ -137,6 +143,7 @@ class Snapshots:
                     f"{self.store.folder} holds {len(self.store)} snapshots and no progress to go on from; take "
                     "another folder, or remove them with store.clear()"
                 )
+            self._goes_on = True
             return 0
         progress, before = self._loaded(path), copy.deepcopy(self._progress())
         for what, put in self._parts(progress):
@@ -151,7 +158,7 @@ class Snapshots:
                     f"{path} is of another {what} ({_reason(error)}); build it as it was. Nothing has changed"
                 ) from error
         self._applied.go_on_from(progress["steps"])
-        self._seen = self._applied.count
+        self._seen, self._goes_on = self._applied.count, True
         return self._seen
 
     def ensemble(self, last: int | None = None, **options: Any) -> Ensemble:
@@ -163,7 +170,22 @@ class Snapshots:
         """
         from descend.ensembles import Ensemble
 
-        return Ensemble(files.unwrapped(self._model), self.store.last(last), **options)
+        return Ensemble(unwrapped(self._model), self.store.last(last), **options)
+
+    def _check_goes_on(self) -> None:
+        """Refuse to mix two runs in one folder."""
+        if not self._goes_on and not _has_other_processes():  # which cannot resume here
+            raise SnapshotError(
+                f"{self.store.folder} holds a run with {len(self.store)} snapshots; go on with it by resume() before "
+                "the loop, or take another folder for a new one"
+            )
+
+    def _ends(self, steps: int) -> list[int]:
+        """Where cycles end up to a step, and the end after it: what two schedules must agree on, to go on there."""
+        schedules = _schedules(self._optimizer, self._schedule)
+        past = {end for one in schedules for end in _until(one, steps)}
+        ahead = [next(itertools.dropwhile(lambda end: end <= steps, one.cycles()), None) for one in schedules]
+        return sorted(past) + sorted({end for end in ahead if end is not None})[:1]
 
     def _cycle(self, steps: int) -> int:
         """How many cycles have ended after so many steps."""
@@ -180,7 +202,8 @@ class Snapshots:
         return {
             "format": FORMAT,
             "steps": self._applied.count,
-            "model": files.unwrapped(self._model).state_dict(),
+            "model": unwrapped(self._model).state_dict(),
+            "cycles end": self._ends(self._applied.count),
             "optimizer type": type(self._optimizer).__name__,
             "optimizer": self._optimizer.state_dict(),
             "also": {name: _state(value) for name, value in self._also.items()},
@@ -204,6 +227,7 @@ class Snapshots:
                     raise ValueError(f"{damaged} in it is damaged")
             progress: dict[str, Any] = torch.load(path, weights_only=True, map_location="cpu")
             version, kind, names = progress["format"], progress["optimizer type"], set(progress["also"])
+            ends = self._ends(progress["steps"])
         except Exception as error:  # of many types, according to what is damaged
             raise SnapshotError(
                 f"{path} cannot be read ({_reason(error)}); without it training starts over, in another folder. The "
@@ -217,6 +241,12 @@ class Snapshots:
             raise SnapshotError(
                 f"{path} is of another optimizer, {kind}, and this is {type(self._optimizer).__name__}; build it as it "
                 "was"
+            )
+        if progress["cycles end"] != ends:
+            there, here = (", ".join(map(str, each)) for each in (progress["cycles end"], ends))
+            raise SnapshotError(
+                f"{path} is of a run whose cycles end at {there}, and with this schedule they end at {here}; give the "
+                "schedule that it began with, or take another folder"
             )
         if names != set(self._also):
             raise SnapshotError(

@@ -20,7 +20,7 @@ from descend.experiments.ensemble_study.jobs import Result
 from descend.experiments.manifest import versions
 from descend.experiments.trial import Trial
 from descend.schedules import Schedule, multistep, snapshot
-from descend.snapshots import SnapshotStore
+from descend.snapshots import SnapshotError, SnapshotStore
 from descend.tasks import Problem
 
 Kind = Literal["nocycle", "cosine", "singlecycle"]
@@ -96,6 +96,16 @@ class Control:
     def average(self) -> SnapshotStore:
         """The average of its weights."""
         return SnapshotStore(self.kept.folder / self.trial.file_name() / AVERAGE)
+
+    def holds(self, result: Result) -> bool:
+        """Tell whether its snapshots and average are there and whole; a run that diverged need not have them."""
+        if result["diverged"]:
+            return True
+        try:
+            kept = [one.step for one in self.store] == list(self.kept.steps) and not self.store.damaged()
+            return kept and (self.kept.ema_decay is None or (len(self.average) == 1 and not self.average.damaged()))
+        except SnapshotError:
+            return False
 
     def run(self, task: Problem) -> Result:
         """Train it."""

@@ -2,17 +2,17 @@
 
 import hashlib
 import json
-import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
 import torch
 
 from descend.experiments.errors import RunError
-from descend.experiments.run_directory import unwritable
 from descend.experiments.trial import one_thread
+from descend.snapshots import SnapshotError, files
 from descend.tasks import Problem
 
 Result = dict[str, Any]
@@ -29,6 +29,9 @@ class Job(Protocol):
     @property
     def depends(self) -> Mapping[str, Any]:
         """All that decides the result, as JSON holds it."""
+
+    def holds(self, result: Result) -> bool:
+        """Tell whether what the job made beside its result is there and whole."""
 
     def run(self, task: Any) -> Result:
         """Do it."""
@@ -50,12 +53,14 @@ class Progress(Protocol):
         """No job follows."""
 
 
-Run = Callable[[Callable[[Problem, "Kept"], "Kept"], Iterable["Kept"], Callable[["Kept"], None]], Iterator["Kept"]]
+Run = Callable[
+    [Callable[[Problem, "KeptJob"], "KeptJob"], Iterable["KeptJob"], Callable[["KeptJob"], None]], Iterator["KeptJob"]
+]
 """Does work for jobs, tells when each starts, and yields what each gives."""
 
 
 @dataclass(frozen=True)
-class Kept:
+class KeptJob:
     """A job, and the folder that keeps its result.
 
     Attributes:
@@ -79,7 +84,7 @@ class Kept:
         except Exception:  # a damaged file has many ways to fail; the job is done again
             return None
         result: Result = content["result"]
-        return result if fits else None
+        return result if fits and self.job.holds(result) else None
 
     def do(self, task: Problem) -> None:
         """Do the job and keep its result, in one step.
@@ -88,26 +93,19 @@ class Kept:
             RunError: the result cannot be written.
         """
         content = {"depends": self._digest(), "result": self.job.run(task)}
-        unfinished = self.path.with_name(f".{self.path.name}-{os.getpid()}.new")
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            with unfinished.open("wb") as file:
-                torch.save(content, file)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(unfinished, self.path)
+            files.write(self.path, partial(torch.save, content))
         except OSError as error:
-            raise unwritable(self.path, error) from error
-        except RuntimeError as error:  # of torch.save, on a full disk
-            raise RunError(f"{self.path} cannot be written ({error}); make room, and start again") from error
-        finally:
-            unfinished.unlink(missing_ok=True)
+            raise RunError(f"{self.folder} cannot be written ({error.strerror}); make room, and start again") from error
+        except SnapshotError as error:
+            raise RunError(str(error)) from error
 
     def _digest(self) -> str:
         return hashlib.sha256(json.dumps(self.job.depends, sort_keys=True).encode()).hexdigest()
 
 
-def work(task: Problem, kept: Kept) -> Kept:
+def work(task: Problem, kept: KeptJob) -> KeptJob:
     """Do a kept job; what is sent to processes."""
     try:
         with one_thread():

@@ -49,12 +49,16 @@ class Line:
     @property
     def name(self) -> str:
         """What it is called while it runs."""
-        return f"line from {self.steps[0]} to {self.steps[1]} of {self.final.file_name()}"
+        return f"line of {self.points} points from {self.steps[0]} to {self.steps[1]} of {self.final.file_name()}"
 
     @property
     def depends(self) -> Mapping[str, Any]:
         """The hashes of the two, and how finely it is measured."""
         return {"format": FORMAT, "ends": _hashes(self.folder, self.final, self.steps), "points": self.points}
+
+    def holds(self, result: Result) -> bool:
+        """Tell that there is nothing beside the result."""
+        return True
 
     def run(self, task: Task) -> Result:
         """Measure it."""
@@ -85,13 +89,17 @@ class PlaneRow:
     @property
     def name(self) -> str:
         """What it is called while it runs."""
-        return f"plane row {self.row} of {self.final.file_name()}"
+        return f"row {self.row} of {self.points} of the plane of {self.final.file_name()}"
 
     @property
     def depends(self) -> Mapping[str, Any]:
         """The hashes of the three, and how finely it is measured."""
         own = {"format": FORMAT, "points": self.points, "row": self.row, "margin": MARGIN}
         return {**own, "three": _hashes(self.folder, self.final, self.steps)}
+
+    def holds(self, result: Result) -> bool:
+        """Tell that there is nothing beside the result."""
+        return True
 
     def run(self, task: Task) -> Result:
         """Measure it."""
@@ -130,6 +138,10 @@ class Trace:
     def depends(self) -> Mapping[str, Any]:
         """The hashes of the three."""
         return {"format": FORMAT, "three": _hashes(self.folder, self.final, self.steps), "points": TRACE_POINTS}
+
+    def holds(self, result: Result) -> bool:
+        """Tell that there is nothing beside the result."""
+        return True
 
     def run(self, task: Task) -> Result:
         """Train, and project the weights on the way; `repeats` is whether the snapshots came out bit for bit."""
@@ -180,7 +192,7 @@ class Evaluation:
 
 def counts_right(task: Task) -> bool:
     """Tell whether a task's metric is a share of right answers, whose rest is an error."""
-    return task.direction == "maximize" and task.worst == 0
+    return task.direction == "maximize" and task.worst == 0 and task.target is not None and task.target <= 1
 
 
 def lines(final: Trial, folder: Path, steps: Sequence[int], points: int) -> list[Line]:

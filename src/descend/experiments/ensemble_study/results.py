@@ -30,7 +30,11 @@ _POINTS = ("temperature", "validation_metric")
 
 
 def results(
-    task: Task, studied: Mapping[str, Studied], found: Mapping[str, Findings], run: Mapping[str, Any]
+    task: Task,
+    studied: Mapping[str, Studied],
+    found: Mapping[str, Findings],
+    run: Mapping[str, Any],
+    earlier: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Sum a study up.
 
@@ -39,11 +43,15 @@ def results(
         studied: what was studied, by optimizer.
         found: what came out, by optimizer.
         run: the results of the comparison.
+        earlier: the results of a study before; what it says of optimizers that are not studied now is kept.
 
     Returns:
         The document; every number in it is finite, None stands for one that is not or was not measured.
     """
-    optimizers = [_optimizer(name, studied[name], found[name]) for name in studied]
+    sums = {name: _optimizer(task, name, studied[name], found[name]) for name in studied}
+    if earlier is not None and earlier.get("format") == FORMAT:
+        sums = {one["name"]: one for one in earlier["optimizers"]} | sums
+    optimizers = [sums[name] for name in run["manifest"]["options"]["optimizers"] if name in sums]
     document = {
         "format": FORMAT,
         "kind": "ensemble",
@@ -60,7 +68,7 @@ def results(
     return {**document, "findings": findings(document), "caveats": caveats(document)}
 
 
-def _optimizer(name: str, studied: Studied, found: Findings) -> dict[str, Any]:
+def _optimizer(task: Task, name: str, studied: Studied, found: Findings) -> dict[str, Any]:
     known = [one for one in methods(studied.count) if found.scores and all(one.name in s["rows"] for s in found.scores)]
     intervals = Intervals(found.scores)
     first = studied.finals[0] if studied.finals else None
@@ -74,6 +82,7 @@ def _optimizer(name: str, studied: Studied, found: Findings) -> dict[str, Any]:
         "missing": [one.title for one in methods(studied.count) if one not in known] if found.scores else [],
         "rows": [_row(one, found, intervals) for one in known],
         "comparisons": _comparisons(studied.count, known, intervals),
+        "best_average": _best_average(task, known, intervals),
         "diversity": _diversity(found),
         "soup_taken": [s["soup_taken"] for s in found.scores],
         "barriers": _barriers(studied, found),
@@ -160,6 +169,18 @@ def _comparisons(count: int, known: Sequence[Method], intervals: Intervals) -> l
     ]
 
 
+def _best_average(task: Task, known: Sequence[Method], intervals: Intervals) -> dict[str, Any] | None:
+    """The average of weights that validation data put first, less the last snapshot."""
+    names = [one.name for one in known if one.name.startswith("average-")]
+    validation = {name: intervals.values(name, "validation_metric") for name in names}
+    means = {name: sum(values) / len(values) for name, values in validation.items() if values is not None}
+    if not means:
+        return None
+    sign = 1 if task.direction == "maximize" else -1
+    best = max(means, key=lambda name: sign * means[name])
+    return {"method": best, "metric": intervals.difference(best, "last", "metric")}
+
+
 def _diversity(found: Findings) -> list[dict[str, Any]]:
     """Means over the seeds, for each set of members."""
     rows = []
@@ -200,7 +221,8 @@ def _barriers(studied: Studied, found: Findings) -> dict[str, Any] | None:
                 "errors": [_finite(value) for value in line["errors"] or []],
             }
         )
-    return {"seed": studied.finals[0].seed, "steps": steps, "matrix": rows, "lines": lines}
+    own = {"seed": studied.finals[0].seed, "points": studied.fineness.line, "steps": steps}
+    return {**own, "matrix": rows, "lines": lines}
 
 
 def _plane(found: Findings) -> dict[str, Any] | None:

@@ -4,7 +4,8 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from statistics import fmean
+from typing import Any, overload
 
 import torch
 from torch import Tensor, nn
@@ -27,7 +28,7 @@ REPLICATES = 2000
 FORMAT = 3
 """Of what a job returns; a change of it has the jobs done again."""
 _MOST_CLASSWISE = 500_000
-"""Examples times classes up to which classwise errors have intervals; beyond, these take longer than training does."""
+"""Examples times classes up to which there is a classwise error; beyond, as of words, it takes longer than training."""
 _SPLITS: tuple[EvaluationSplit, ...] = ("validation", "test")
 
 
@@ -65,6 +66,10 @@ class Scoring:
             "weights": [[one.sha256 for one in store] for store in stores],
         }
 
+    def holds(self, result: Result) -> bool:
+        """Tell that there is nothing beside the result."""
+        return True
+
     def run(self, task: Task) -> Result:
         """Judge it."""
         able, model = averageable(task), task.model(self.final.seed)
@@ -91,8 +96,9 @@ class Scoring:
         if len(nocycle.store) == self.count:
             judge.cumulative("nocycle", outputs(nocycle.store.last()[::-1]), {1: "nocycle-last", self.count: "nocycle"})
         if all(len(one.store) for one in short):
-            members = [one.store.last()[0] for one in reversed(short)]
-            judge.cumulative("singlecycle", outputs(members), {self.count: "singlecycle"})
+            judge.cumulative(
+                "singlecycle", outputs(Firsts([one.store for one in short][::-1])), {self.count: "singlecycle"}
+            )
         return judge.result()
 
     @property
@@ -192,18 +198,19 @@ class Judge:
         validation, test = (self._targets[split] for split in _SPLITS)
         if validation is not None and test is not None and self._draws is not None:
             temperature = fit_temperature(outputs["validation"], validation)
-            cooled = tempered(outputs["test"], temperature)
-            row |= asdict(scores.score(outputs["test"], test, BINS)) | {"temperature": temperature}
-            row["tempered_nll"] = scores.nll(cooled, test).mean().item()
-            row["tempered_ece"] = scores.calibration_error(cooled, test, bins=BINS)
-            self.replicates[name] = _of_method(outputs["test"], cooled, test, self._draws)
+            numbers, drawn = _of_method(outputs["test"].double(), temperature, test, self._draws)
+            row |= {**numbers, "temperature": temperature}
             if self._task.metric == "accuracy":
-                self.replicates[name]["metric"] = self.replicates[name]["accuracy"]
+                drawn["metric"] = drawn["accuracy"]
+            self.replicates[name] = drawn
         self.rows[name] = row
 
 
-def _of_method(outputs: Tensor, cooled: Tensor, targets: Tensor, draws: Draws) -> dict[str, Tensor]:
-    """Bootstraps of every score of a method; none of one that is infinite for an example."""
+def _of_method(
+    outputs: Tensor, temperature: float, targets: Tensor, draws: Draws
+) -> tuple[dict[str, float], dict[str, Tensor]]:
+    """Every score of a method, and its bootstraps; none of a score that is infinite for an example."""
+    cooled = tempered(outputs, temperature)
     by_example = {
         "accuracy": scores.correct(outputs, targets).double(),
         "nll": scores.nll(outputs, targets),
@@ -218,8 +225,10 @@ def _of_method(outputs: Tensor, cooled: Tensor, targets: Tensor, draws: Draws) -
     if outputs.numel() <= _MOST_CLASSWISE:
         binned["classwise_ece"] = [*scores.binned(outputs, targets, bins=BINS, kind="classwise")]
     errors = iter(draws.calibration_errors([one for every in binned.values() for one in every]))
-    means = {name: torch.stack([next(errors) for _ in every]).mean(0) for name, every in binned.items()}
-    return _means(by_example, draws) | {name: value.float() for name, value in means.items()}
+    drawn = {name: torch.stack([next(errors) for _ in every]).mean(0).float() for name, every in binned.items()}
+    numbers = {name: values.mean().item() for name, values in by_example.items()}
+    numbers |= {name: fmean(map(scores.mean_gap, every)) for name, every in binned.items()}
+    return numbers, _means(by_example, draws) | drawn
 
 
 def _of_members(found: ByExample, draws: Draws) -> dict[str, Tensor]:
@@ -254,6 +263,27 @@ def _correlations(errors: Tensor, draws: Draws) -> Tensor | None:
 def _means(by_example: Mapping[str, Tensor], draws: Draws) -> dict[str, Tensor]:
     finite = {name: values for name, values in by_example.items() if bool(values.isfinite().all())}
     return dict(zip(finite, draws.means(torch.stack(list(finite.values()))).float(), strict=True))
+
+
+class Firsts(Sequence[State]):
+    """The first snapshot of each of several stores, read when it is asked for."""
+
+    def __init__(self, stores: Sequence[SnapshotStore]) -> None:
+        self._stores = stores
+
+    def __len__(self) -> int:
+        return len(self._stores)
+
+    @overload
+    def __getitem__(self, place: int) -> State: ...
+
+    @overload
+    def __getitem__(self, place: slice) -> "Firsts": ...
+
+    def __getitem__(self, place: int | slice) -> "State | Firsts":
+        if isinstance(place, slice):
+            return Firsts(self._stores[place])
+        return self._stores[place].last()[0]
 
 
 def _renewed(task: Task, model: nn.Module, state: State, seed: int) -> dict[str, Tensor]:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from descend.experiments.ensemble_study.controls import controls
-from descend.experiments.ensemble_study.jobs import Job, Kept, Progress, Result, Run, work
+from descend.experiments.ensemble_study.jobs import Job, KeptJob, Progress, Result, Run, work
 from descend.experiments.ensemble_study.landscape import PlaneRow, Trace, lines
 from descend.experiments.ensemble_study.scoring import Scoring
 from descend.experiments.errors import Interrupted, RunError
@@ -88,37 +88,37 @@ class Studied:
                 held = f"{store.folder} holds {len(store)} of {self.count} snapshots"
                 raise RunError(f"{held}; make the comparison again with --fresh")
 
-    def controls(self) -> list[Kept]:
+    def controls(self) -> list[KeptJob]:
         """Return the jobs of training what the comparison does not hold."""
         return self._kept(
             one for final in self.finals for one in controls(final, self.steps, self.count, self._weights)
         )
 
-    def scores(self) -> list[Kept]:
+    def scores(self) -> list[KeptJob]:
         """Return the jobs of judging, one for each seed."""
         return self._kept(
             Scoring(final, self.steps, self.count, self.snapshots, self._weights) for final in self.finals
         )
 
-    def lines(self) -> list[Kept]:
+    def lines(self) -> list[KeptJob]:
         """Return the jobs of the lines between all snapshots of the first seed."""
         return self._kept(lines(self.finals[0], self.snapshots, self._taken, self.fineness.line) if self.finals else [])
 
-    def plane(self) -> list[Kept]:
+    def plane(self) -> list[KeptJob]:
         """Return the jobs of the rows of the plane through the last three snapshots; none where there are fewer."""
         if (three := self._three) is None:
             return []
         own = (self.finals[0], self.snapshots, three)
         return self._kept(PlaneRow(*own, self.fineness.plane, row) for row in range(self.fineness.plane))
 
-    def trace(self) -> list[Kept]:
+    def trace(self) -> list[KeptJob]:
         """Return the job of the way over that plane; none where there is no plane."""
         if (three := self._three) is None:
             return []
         return self._kept([Trace(self.finals[0], self.snapshots, three, self.steps, self.shape)])
 
-    def _kept(self, jobs: Iterable[Job]) -> list[Kept]:
-        return [Kept(self.ensemble / "parts", job) for job in jobs]
+    def _kept(self, jobs: Iterable[Job]) -> list[KeptJob]:
+        return [KeptJob(self.ensemble / "parts", job) for job in jobs]
 
     @property
     def _weights(self) -> Path:
@@ -185,7 +185,7 @@ def study(studied: Mapping[str, Studied], run: Run, progress: Progress) -> dict[
     }
 
 
-def _result(kept: Kept) -> Result:
+def _result(kept: KeptJob) -> Result:
     result = kept.result()
     assert result is not None, kept.job.name
     return result

@@ -3,8 +3,9 @@
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from descend.experiments.caveats import counted
+from descend.experiments.caveats import SEEDS_FOR_SIGNIFICANCE, counted
 from descend.experiments.ensemble_study.controls import EMA_SHARE
+from descend.experiments.statistics import smallest_sign_flip_p
 
 CLAIM = (
     ("cosine", "one model under one cosine"),
@@ -33,14 +34,13 @@ def _of_one(document: Mapping[str, Any], optimizer: Mapping[str, Any]) -> Iterat
     sign = 1 if task["direction"] == "maximize" else -1
     against = {row["against"]: row["metric"] for row in optimizer["comparisons"]}
     for rival, words in CLAIM:
-        if rival not in against:
-            continue
-        found = against[rival]
-        yield (
-            f"the ensemble of {document['snapshots']} snapshots against {words}, at equal training cost: "
-            f"{verdict(found, sign)} ({task['metric']} {_signed(found, task['metric'])})."
-        )
-    if optimizer["barriers"] and (said := _of_barriers(optimizer, sign)):
+        if rival in against:
+            found = against[rival]
+            yield (
+                f"the ensemble of {document['snapshots']} snapshots against {words}, at equal training cost: "
+                f"{verdict(found, sign)} ({task['metric']} {_signed(found, task['metric'])})."
+            )
+    if optimizer["barriers"] and (said := _of_barriers(optimizer, task, sign)):
         yield said
 
 
@@ -55,30 +55,36 @@ def verdict(difference: Mapping[str, Any], sign: int) -> str:
 
 
 def _signed(found: Mapping[str, Any], metric: str) -> str:
-    factor, unit = (100, " points") if metric == "accuracy" else (1, "")
-    mean = f"{factor * found['mean']:+.2f}{unit}"
-    if found["low"] is None:
-        return mean
-    return f"{mean}, 95 % interval {factor * found['low']:+.2f} to {factor * found['high']:+.2f}"
+    """A difference with its interval and the p of its sign-flip test, in points of an accuracy."""
+    factor, unit, form = (100, " points", "+.2f") if metric == "accuracy" else (1, "", "+.3g")
+    if found["mean"] is None:
+        return "not known"
+    said = f"{factor * found['mean']:{form}}{unit}"
+    if found["low"] is not None:
+        said += f", 95 % interval {factor * found['low']:{form}} to {factor * found['high']:{form}}"
+    return said if found["p"] is None else f"{said}, p {found['p']:.2g}"
 
 
-def _of_barriers(optimizer: Mapping[str, Any], sign: int) -> str | None:
+def _of_barriers(optimizer: Mapping[str, Any], task: Mapping[str, Any], sign: int) -> str | None:
     """Whether averaging weights was foreseen to work, and whether it did."""
-    lines = optimizer["barriers"]["lines"]
-    known = [line for line in lines if line["barrier"] is not None]
-    rows = {row["method"]: row for row in optimizer["rows"]}
-    averages = {name: row["metric"]["mean"] for name, row in rows.items() if name.startswith("average-")}
-    if not known or not averages:
+    lines, average = optimizer["barriers"]["lines"], optimizer["best_average"]
+    if average is None:
         return None
-    highest = max(known, key=lambda line: line["barrier"])
-    ends = (highest["losses"][0] + highest["losses"][-1]) / 2
-    best = max(averages, key=lambda name: sign * averages[name])
-    gain = sign * (averages[best] - rows["last"]["metric"]["mean"])
-    foreseen = "may work" if highest["barrier"] <= LOW_BARRIER * ends else "is not to be expected to work for all"
+    known = [line for line in lines if line["barrier"] is not None]
+    if len(known) < len(lines):
+        foreseen = "a barrier between two snapshots is infinite, which says beforehand that averaging them cannot work"
+    else:
+        highest = max(known, key=lambda line: line["barrier"])
+        ends = (highest["losses"][0] + highest["losses"][-1]) / 2
+        may = "may work" if highest["barrier"] <= LOW_BARRIER * ends else "cannot be expected to work for all of them"
+        foreseen = (
+            f"the highest loss barrier between two snapshots is {highest['barrier']:.3g}, at ends of {ends:.3g}, which "
+            f"says beforehand that averaging weights {may}"
+        )
+    [title] = [row["title"] for row in optimizer["rows"] if row["method"] == average["method"]]
     return (
-        f"the highest loss barrier between two snapshots is {highest['barrier']:.3g}, at ends of {ends:.3g}, which "
-        f"says beforehand that averaging weights {foreseen}; measured, the best of the averages "
-        f"({rows[best]['title']}) is {'no worse' if gain >= 0 else 'worse'} than the last snapshot."
+        f"{foreseen}; measured, the average that validation data put first ({title}) against the last snapshot: "
+        f"{verdict(average['metric'], sign)} ({task['metric']} {_signed(average['metric'], task['metric'])})."
     )
 
 
@@ -99,7 +105,13 @@ def _caveats(document: Mapping[str, Any]) -> Iterator[str]:
         if by_example
         else f"t intervals over {counted(seeds, 'seed')}"
     )
-    yield f"Intervals are {how}."
+    yield f"Intervals are {how}. They are not corrected for their number."
+    if seeds < SEEDS_FOR_SIGNIFICANCE:
+        least = smallest_sign_flip_p(seeds)
+        yield (
+            f"With {counted(seeds, 'seed')} an exact sign-flip test cannot give a p below {least:.2g}: what an "
+            "interval decides here holds for these seeds."
+        )
     yield (
         "The rate was tuned for the snapshots' schedule, and is that of all controls; each might do better at its own."
     )
@@ -113,17 +125,17 @@ def _caveats(document: Mapping[str, Any]) -> Iterator[str]:
     )
     yield (
         f"Calibration errors have {document['bins']} bins; temperatures, the best snapshot and the soup are chosen on "
-        "validation data, and the test set is used for nothing but the table."
+        "validation data; the test set is used for the table and what is said of it."
     )
     for one in document["optimizers"]:
         if one["lost_seeds"]:
             yield f"{one['title']}: seeds {', '.join(map(str, one['lost_seeds']))} diverged and are left out."
         if one["missing"]:
-            yield f"{one['title']}: a control diverged, so there is no row for {', '.join(one['missing'])}."
+            yield f"{one['title']}: a control diverged at a seed, so there is no row for {', '.join(one['missing'])}."
         if one["barriers"]:
             yield (
-                f"{one['title']}: barriers and plane are of seed {one['barriers']['seed']} alone, on validation data; "
-                "the paper's plots show the test error."
+                f"{one['title']}: barriers and plane are of seed {one['barriers']['seed']} alone, on validation data, "
+                f"with {one['barriers']['points']} points on a line; the paper's plots show the test error."
             )
         if one["plane"] and not one["plane"]["repeats"]:
             yield (
