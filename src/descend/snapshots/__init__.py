@@ -2,7 +2,7 @@
 
     opt = descend.SGD(model.parameters(), lr=0.1 * descend.schedules.snapshot(6000, 6), momentum=0.9)
     snapshots = descend.snapshots.Snapshots("runs/mine", model, opt)
-    for batch in itertools.islice(loader, 6000):
+    for step in range(snapshots.resume(), 6000):             # from 0, or where the progress was last saved
         ...
         opt.step()
         snapshots.step()                                     # takes one where a cycle has just ended
@@ -11,8 +11,7 @@
 Huang, Li, Pleiss, Liu, Hopcroft & Weinberger 2017, "Snapshot Ensembles: Train 1, get M for free" (arXiv:1704.00109). A
 snapshot is taken after the last update of a cycle, before the rate rises again.
 
-    start = snapshots.resume()                               # before the loop: 0, or where the last `save` was
-    snapshots.save()                                         # in the loop, as often as a kill may cost
+Progress is saved with each snapshot, and by `snapshots.save()` in the loop as often as a kill may cost.
 
 `SnapshotStore` is the folder alone: for loops that know themselves when to keep what.
 """
