@@ -9,8 +9,8 @@ import torch
 from comparisons import SMALL_TASK, finished_in, prepare, small, trials_of, without_times
 from descend import commands, tasks
 from descend.experiments import compare as protocol
-from descend.experiments.errors import Interrupted, UsageError
-from descend.snapshots import SnapshotStore
+from descend.experiments.errors import Interrupted, RunError, UsageError
+from descend.snapshots import SnapshotError, SnapshotStore, files
 from descend.tasks import TaskError
 
 COUNT, STEPS = 3, 12
@@ -212,3 +212,16 @@ def test_outputs_that_are_judged_otherwise_than_the_model_are_refused(tmp_path):
     with pytest.raises(TaskError, match=r"judging its outputs gives .* where evaluate\(\) gives .*log-probabilities"):
         commands.compare("binary.py", ["sgd"], trials=1, seeds=1, steps=12, snapshots=3, workers=1, out="run")
     assert not (tmp_path / "run").exists()
+
+
+def test_a_disk_that_fills_up_is_one_line_and_the_run_goes_on(monkeypatch):
+    def full(path, write_to):
+        raise SnapshotError(f"{path} cannot be written (No space left on device)")
+
+    asked = dict(snapshots=COUNT, optimizers=["sgd"], trials=2)
+    with monkeypatch.context() as patch:
+        patch.setattr(files, "write", full)
+        with pytest.raises(RunError, match=r"No space left on device\). The same command goes on"):
+            small(**asked)
+    again = small(**asked)
+    assert [one["phase"] for one in again.results["trials"]] == ["tuning"] * 2 + ["final"] * 2

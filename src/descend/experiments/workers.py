@@ -22,6 +22,7 @@ from descend.experiments import logs, trial
 from descend.experiments.conditions import Conditions
 from descend.experiments.errors import RunError
 from descend.experiments.trial import Record, Trial
+from descend.snapshots import SnapshotError
 from descend.tasks import Problem
 
 _WATCH_SECONDS = 0.5
@@ -54,7 +55,12 @@ class Runner:
                 trial.warm_up(task, wanted)
                 _warm.add((task.name, wanted.optimizer))
             with logs.opened(self.conditions.logs, wanted.file_name()) as log:
-                return trial.run(task, wanted, self.conditions.steps, log, self.conditions.shape, self.conditions.kept)
+                try:
+                    return trial.run(
+                        task, wanted, self.conditions.steps, log, self.conditions.shape, self.conditions.kept
+                    )
+                except SnapshotError as error:
+                    raise RunError(f"{error}. The same command goes on") from error
 
 
 _warm: set[tuple[str, str]] = set()
