@@ -104,6 +104,7 @@ def _row(method, title, models, rank, seeds, classes):
         "models": models,
         "metric": _estimate(metric, 0.012),
         "loss": _estimate(0.3 + rank / 100, 0.02),
+        "accuracy": _estimate(metric, 0.012) if classes else None,
         "nll": _estimate(0.3 + rank / 100, 0.02) if classes else None,
         **numbers,
         "validation_metric": metric,

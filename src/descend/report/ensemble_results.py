@@ -40,7 +40,8 @@ class Row:
         models: how many forward passes a prediction takes.
         metric: the task's metric.
         loss: the task's loss.
-        nll: negative log-likelihood of the right class, in nats; null for a task without classes, as is all below.
+        accuracy: share of right classes; null for a task without classes, as is all below.
+        nll: negative log-likelihood of the right class, in nats.
         brier: Brier score, the sum over the classes.
         ece: expected calibration error, bins of equal width.
         adaptive_ece: calibration error, bins of equal count.
@@ -58,6 +59,7 @@ class Row:
     models: int
     metric: Estimate
     loss: Estimate | None
+    accuracy: Estimate | None
     nll: Estimate | None
     brier: Estimate | None
     ece: Estimate | None

@@ -40,8 +40,24 @@ def _of_one(document: Mapping[str, Any], optimizer: Mapping[str, Any]) -> Iterat
                 f"the ensemble of {document['snapshots']} snapshots against {words}, at equal training cost: "
                 f"{verdict(found, sign)} ({task['metric']} {_signed(found, task['metric'])})."
             )
+    if said := _of_members(optimizer):
+        yield said
     if optimizer["barriers"] and (said := _of_barriers(optimizer, task, sign)):
         yield said
+
+
+def _of_members(optimizer: Mapping[str, Any]) -> str | None:
+    """How good the members are beside the last one: where cycles are too short for a model, they are not."""
+    found = next((one for one in optimizer["diversity"] if one["source"] == "snapshots"), None)
+    last = next((row for row in optimizer["rows"] if row["method"] == "last"), None)
+    if found is None or last is None or last["accuracy"] is None:
+        return None
+    mean, end = found["mean_accuracy"]["mean"], last["accuracy"]["mean"]
+    return (
+        f"the snapshots' mean accuracy is {100 * mean:.1f} %, the last one's {100 * end:.1f} %, and two of them "
+        f"disagree on {100 * found['disagreement']['mean']:.1f} % of the test examples: an ensemble gains where cycles "
+        "are long enough for its members to be about as good as the last."
+    )
 
 
 def verdict(difference: Mapping[str, Any], sign: int) -> str:
