@@ -25,18 +25,8 @@ FORMAT = 1
 RIVALS = ("last", "cosine", "ema", "nocycle-last", "nocycle", "singlecycle", "soup")
 """What the ensemble of all snapshots is compared with; and with the average of their weights."""
 
-_MEANS = (
-    "metric",
-    "loss",
-    "accuracy",
-    "nll",
-    "brier",
-    "ece",
-    "adaptive_ece",
-    "classwise_ece",
-    "tempered_nll",
-    "tempered_ece",
-)
+_SCORES = ("accuracy", "nll", "brier", "ece", "adaptive_ece", "classwise_ece", "tempered_nll", "tempered_ece")
+_MEANS = ("metric", "loss", *_SCORES)
 _POINTS = ("temperature", "validation_metric")
 
 
