@@ -10,7 +10,7 @@ Importing this module is cheap; the libraries that draw are loaded when a report
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -35,15 +35,7 @@ def write(run: Path | str, out: Path | str | None = None) -> Path:
     from descend.report import files
     from descend.report.results import read
 
-    path = files.results_of(Path(run))
-    target = path.with_name("report.html") if out is None else files.page_at(Path(out))
-    results = read(path)
-    try:
-        from descend.report.page import render
-    except ModuleNotFoundError as error:
-        raise _needs(error) from None
-    files.write(target, render(results))
-    return target
+    return _write(files.results_of(Path(run)), "report.html", out, read, "page")
 
 
 def write_ensemble(run: Path | str, out: Path | str | None = None) -> Path:
@@ -61,14 +53,21 @@ def write_ensemble(run: Path | str, out: Path | str | None = None) -> Path:
         OSError: the page cannot be written.
         ModuleNotFoundError: without the `lab` extra.
     """
-    from descend.report import files
     from descend.report.ensemble_reading import read, results_of
 
-    path = results_of(Path(run))
-    target = path.with_name("ensemble.html") if out is None else files.page_at(Path(out))
+    return _write(results_of(Path(run)), "ensemble.html", out, read, "ensemble_page")
+
+
+def _write(path: Path, usual: str, out: Path | str | None, read: Callable[[Path], Any], module: str) -> Path:
+    """Write the page that a module renders of the results in a file, beside it by default, and return its path."""
+    import importlib
+
+    from descend.report import files
+
+    target = path.with_name(usual) if out is None else files.page_at(Path(out))
     results = read(path)
     try:
-        from descend.report.ensemble_page import render
+        render = importlib.import_module(f"descend.report.{module}").render
     except ModuleNotFoundError as error:
         raise _needs(error) from None
     files.write(target, render(results))

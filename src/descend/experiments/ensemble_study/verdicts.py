@@ -32,18 +32,18 @@ def findings(document: Mapping[str, Any]) -> list[str]:
 def _of_one(document: Mapping[str, Any], optimizer: Mapping[str, Any]) -> Iterator[str]:
     task = document["task"]
     sign = 1 if task["direction"] == "maximize" else -1
-    against = {row["against"]: row["metric"] for row in optimizer["comparisons"]}
+    against = {row["against"]: row for row in optimizer["comparisons"]}
     for rival, words in CLAIM:
         if rival in against:
             found = against[rival]
-            yield (
-                f"the ensemble of {document['snapshots']} snapshots against {words}, at equal training cost: "
-                f"{verdict(found, sign)} ({task['metric']} {_signed(found, task['metric'])})."
-            )
-    if said := _of_members(optimizer):
-        yield said
-    if optimizer["barriers"] and (said := _of_barriers(optimizer, task, sign)):
-        yield said
+            said = f"{verdict(found['metric'], sign)} ({task['metric']} {_signed(found['metric'], task['metric'])})"
+            if "nll" in found:
+                said += f"; by NLL {verdict(found['nll'], -1)} ({_signed(found['nll'], 'NLL')})"
+            yield f"the ensemble of {document['snapshots']} snapshots against {words}, at equal training cost: {said}."
+    if members := _of_members(optimizer):
+        yield members
+    if optimizer["barriers"] and (barriers := _of_barriers(optimizer, task, sign)):
+        yield barriers
 
 
 def _of_members(optimizer: Mapping[str, Any]) -> str | None:
