@@ -1,6 +1,8 @@
 """The command line: options, their help, and what each command calls."""
 
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
@@ -29,6 +31,20 @@ def show_version(wanted: bool) -> None:
     if wanted:
         print(f"descend {__version__}")
         raise typer.Exit
+
+
+@contextmanager
+def _in_words() -> Iterator[None]:
+    """Have what a run says of its task, and of Ctrl-C, printed as a line."""
+    from descend.experiments.errors import Interrupted, UsageError
+    from descend.tasks import TaskError
+
+    try:
+        yield
+    except TaskError as error:
+        raise UsageError("\n".join([str(error), *getattr(error, "__notes__", [])])) from error
+    except Interrupted as stop:
+        raise Stopped(str(stop)) from None
 
 
 full, quickly = defaults.FULL, defaults.QUICK
@@ -90,35 +106,28 @@ def compare(
     Started again with the same options, it goes on where it was stopped.
     """
     from descend.experiments.console import ConsoleProgress
-    from descend.experiments.errors import Interrupted, UsageError
-    from descend.tasks import TaskError
 
     shown_on = console()
-    try:
-        with shown_on.status("loading") as loading:
-            comparison = commands.compare(
-                task,
-                option_values.names(optimizers),
-                trials=trials,
-                seeds=seeds,
-                steps=steps,
-                quick=quick,
-                subset=subset,
-                model=model,
-                data=data,
-                settings=option_values.settings(setting),
-                grid=None if grid is None else option_values.grid(grid),
-                schedule=schedule,
-                snapshots=snapshots,
-                workers=workers,
-                out=out,
-                fresh=fresh,
-                progress=lambda problem: ConsoleProgress(shown_on, problem.metric, loading),
-            )
-    except TaskError as error:
-        raise UsageError("\n".join([str(error), *getattr(error, "__notes__", [])])) from error
-    except Interrupted as stop:
-        raise Stopped(str(stop)) from None
+    with _in_words(), shown_on.status("loading") as loading:
+        comparison = commands.compare(
+            task,
+            option_values.names(optimizers),
+            trials=trials,
+            seeds=seeds,
+            steps=steps,
+            quick=quick,
+            subset=subset,
+            model=model,
+            data=data,
+            settings=option_values.settings(setting),
+            grid=None if grid is None else option_values.grid(grid),
+            schedule=schedule,
+            snapshots=snapshots,
+            workers=workers,
+            out=out,
+            fresh=fresh,
+            progress=lambda problem: ConsoleProgress(shown_on, problem.metric, loading),
+        )
     with output():
         print_comparison(shown_on, comparison)
 
@@ -138,24 +147,17 @@ def ensemble(
     Trains the controls that the run lacks, and keeps them in it. Started again, it goes on where it was stopped.
     """
     from descend.experiments.console import Bar
-    from descend.experiments.errors import Interrupted, UsageError
-    from descend.tasks import TaskError
 
     shown_on = console()
-    try:
-        with shown_on.status("loading") as loading:
-            study = commands.ensemble(
-                run,
-                optimizers=option_values.names(optimizers),
-                quick=quick,
-                workers=workers,
-                fresh=fresh,
-                progress=lambda: Bar(shown_on, loading, "jobs"),
-            )
-    except TaskError as error:
-        raise UsageError("\n".join([str(error), *getattr(error, "__notes__", [])])) from error
-    except Interrupted as stop:
-        raise Stopped(str(stop)) from None
+    with _in_words(), shown_on.status("loading") as loading:
+        study = commands.ensemble(
+            run,
+            optimizers=option_values.names(optimizers),
+            quick=quick,
+            workers=workers,
+            fresh=fresh,
+            progress=lambda: Bar(shown_on, loading, "jobs"),
+        )
     with output():
         print_study(shown_on, study)
 
@@ -181,10 +183,7 @@ def range_test(
     out: Annotated[Path | None, typer.Option(help="A picture: a file that ends in .svg, .png or .html.")] = None,
 ) -> None:
     """Train under a rising rate, and say where the loss falls."""
-    from descend.experiments.errors import UsageError
-    from descend.tasks import TaskError
-
-    try:
+    with _in_words():
         found = commands.range_test(
             task,
             optimizer,
@@ -200,8 +199,6 @@ def range_test(
             quick=quick,
             out=out,
         )
-    except TaskError as error:
-        raise UsageError(str(error)) from error
     lines = [f"{task}, {optimizer}{', a screening' if quick else ''}: {found}"]
     with output():
         print("\n".join(lines if out is None else [*lines, f"picture: {out}"]))
