@@ -5,14 +5,16 @@ import math
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 
 from comparisons import finished_in, prepare, small, trials_of, without_times
 from descend import commands, report, tasks
+from descend.ensembles.bootstrap import interval, over_seeds
 from descend.experiments import trial
-from descend.experiments.ensemble_study import jobs, scoring, study, tables, verdicts
+from descend.experiments.ensemble_study import jobs, results, scoring, study, tables, verdicts
 from descend.experiments.ensemble_study.controls import controls
 from descend.experiments.ensemble_study.methods import methods
 from descend.experiments.errors import Interrupted, RunError, UsageError
@@ -268,12 +270,12 @@ def test_what_cannot_be_studied_is_refused(fresh, tmp_path, monkeypatch):
 
 def test_a_temperature_is_fitted_on_validation_data_alone():
     class Fixed:
-        """A task whose validation split is twice as sure as is right, and whose test split is a coin."""
+        """A task whose outputs are twice as sure as is right of its validation split; its test split is a coin."""
 
         metric, direction, worst, averages = "accuracy", "maximize", 0.0, "probabilities"
 
         def targets(self, split):
-            return torch.tensor([0, 0, 0, 1] * 25)
+            return torch.tensor([0, 0, 0, 1] * 25 if split == "validation" else [0, 1] * 50)
 
         def judge(self, outputs, split):
             return {"loss": 0.0, "accuracy": 0.75}
@@ -283,7 +285,42 @@ def test_a_temperature_is_fitted_on_validation_data_alone():
     judge = scoring.Judge(Fixed(), Fixed())
     judge.single("one", lambda split: iter([outputs]))
     assert judge.rows["one"]["temperature"] == pytest.approx(2, rel=1e-6)
-    assert judge.rows["one"]["tempered_ece"] == pytest.approx(0, abs=1e-6)
+    assert judge.rows["one"]["tempered_ece"] == pytest.approx(0.25, abs=1e-6)  # three in four, and a half are right
+
+
+def test_an_interval_of_a_difference_is_of_the_paired_differences():
+    drawn = {
+        name: torch.rand(2, 500, generator=torch.Generator().manual_seed(seed)) for name, seed in (("a", 0), ("b", 1))
+    }
+    scores = [
+        {
+            "rows": {"a": {"nll": 0.5}, "b": {"nll": 0.4}},
+            "replicates": {name: {"nll": own[seed]} for name, own in drawn.items()},
+        }
+        for seed in range(2)
+    ]
+    intervals = results.Intervals(scores)
+    found = intervals.difference("a", "b", "nll")
+    expected = interval(over_seeds(drawn["a"] - drawn["b"]))
+    assert (found["low"], found["high"]) == pytest.approx(expected, abs=1e-6)
+    assert (found["mean"], found["above"], found["below"]) == (pytest.approx(0.1), 2, 0)
+    nothing = intervals.difference("a", "a", "nll")
+    assert (nothing["mean"], nothing["low"], nothing["high"]) == (0, 0, 0)
+
+
+@pytest.mark.parametrize(("direction", "best"), [("maximize", "average-3"), ("minimize", "average-2")])
+def test_the_average_of_weights_is_chosen_on_validation_data(direction, best):
+    """Though the test data put the other first."""
+    validation, test = (
+        {"average-2": 0.7, "average-3": 0.8, "last": 0.75},
+        {"average-2": 0.9, "average-3": 0.1, "last": 0.5},
+    )
+    rows = {name: {"validation_metric": validation[name], "metric": test[name]} for name in validation}
+    known = [one for one in methods(3) if one.name in rows]
+    intervals = results.Intervals([{"rows": rows, "replicates": {}}] * 2)
+    found = results._best_average(SimpleNamespace(direction=direction), known, intervals)
+    assert found["method"] == best
+    assert found["metric"]["mean"] == pytest.approx(test[best] - test["last"])
 
 
 def test_the_page_is_written(original, monkeypatch):
