@@ -12,7 +12,11 @@ from torch import Tensor
 import descend
 from descend.backends import compiler, kernels
 from descend.backends.cpp import Storage
+from descend.backends.draws import Draw
+from descend.expr import Expr, is_random, leaf, rebuild
+from descend.formula import draw_number
 from descend.rule import Formula, Rule
+from descend.vocabulary import log, minimum, sqrt, where
 from error_bounds import FORMATS, HOST, Carried, Extended, Format, Member, compare, evaluate
 from kernel_fuzzer import Case
 
@@ -54,7 +58,8 @@ class Trial:
         if self.params[second:]:
             rates = {name: tuple(x) if isinstance(x, list) else x for name, x in case.settings.rates.items()}
             groups.append({"params": self.params[second:], **rates})
-        self.optimizer = descend.Optimizer(groups, rule, backend=backend, step=case.settings.start)
+        start, seed = case.settings.start, case.settings.seed
+        self.optimizer = descend.Optimizer(groups, rule, backend=backend, step=start, seed=seed)
         if case.settings.start:
             for param in self.params:
                 self.optimizer.state[param]["step"] = torch.tensor(float(case.settings.start))
@@ -102,7 +107,8 @@ class Trial:
 
     def _step(self, step: int) -> Report:
         indices = [i for i, param in enumerate(self.params) if param.grad is not None]
-        members = [self._member(i) for i in indices]
+        drawn = self.formula.rewritten(_of_uniform_numbers)
+        members = [self._member(i, drawn) for i in indices]
         idle = {i: param.detach().clone() for i, param in enumerate(self.params) if i not in indices}
         truths = evaluate(members)
         self.optimizer.step()
@@ -148,7 +154,7 @@ class Trial:
         # torch's vectorised square root is not rounded correctly everywhere
         return replace(elements, sqrt_ulps=1) if self.backend == "eager" else elements
 
-    def _member(self, index: int) -> Member:
+    def _member(self, index: int, drawn: Formula) -> Member:
         param = self.params[index]
         state = self.optimizer.state.get(param, {})
         group = next(group for group in self.optimizer.param_groups if any(x is param for x in group["params"]))
@@ -161,19 +167,47 @@ class Trial:
                 start = _extended(param) if initial == "p" else np.asarray(initial, dtype=Extended)
                 shape = param.shape if slot.shape == "like" else ()
                 slots[name] = np.broadcast_to(self._storage(name).round(start), tuple(shape))
+        t = int(state["step"]) + 1 if "step" in state else 1
+        for node in self.formula.draws:
+            draw = Draw(self.case.settings.seed, t, index, draw_number(node))
+            slots[_uniform_of(node)] = _extended(draw.uniform(param, torch.float64))
         return Member(
-            self.formula,
+            drawn,
             _extended(param),
             _extended(param.grad),
             slots,
             {name: group[name] for name in self.formula.rule.hyper_parameters},
-            int(state["step"]) + 1 if "step" in state else 1,
+            t,
             self._arithmetic(),
             {name: self._storage(name) for name, slot in self.formula.slots.items() if slot.shape == "scalar"},
         )
 
     def __str__(self) -> str:
         return f"case {self.case.settings.seed} in {self.dtype} on {self.backend}"
+
+
+def _uniform_of(node: Expr) -> str:
+    return f"uniform {draw_number(node)}"
+
+
+def _of_uniform_numbers(node: Expr, args: tuple[Expr, ...]) -> Expr:
+    """A random operation as a function of the uniform numbers that it draws, which stand in for a slot."""
+    if not is_random(node):
+        return rebuild(node, args)
+    u = leaf("slot", (_uniform_of(node), "like"))
+    return where(u < args[1], args[0], 0) if node.op == "keep" else _normal_quantile(u) * args[0]
+
+
+def _normal_quantile(u: Expr) -> Expr:
+    """Wichura 1988, Algorithm AS 241, PPND7, whose third branch no u of 23 bits reaches."""
+    q = u - 0.5
+    r = 0.180625 - q * q
+    middle = ((59.109374720 * r + 159.29113202) * r + 50.434271938) * r + 3.3871327179
+    middle = q * middle / (((67.187563600 * r + 78.757757664) * r + 17.895169469) * r + 1)
+    s = sqrt(-log(minimum(u, 1 - u))) - 1.6
+    tail = ((0.17023821103 * s + 1.3067284816) * s + 2.7568153900) * s + 1.4234372777
+    tail = tail / ((0.12021132975 * s + 0.73700164250) * s + 1)
+    return where(abs(q) <= 0.425, middle, where(q < 0, -tail, tail))
 
 
 def _extended(tensor: Tensor) -> np.ndarray:

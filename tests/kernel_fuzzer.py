@@ -1,28 +1,29 @@
 """Random formulas over the whole vocabulary, as the text of rules, and random tensors to run them on.
 
 A case is a text file: a rule's source under a line of settings, so that a failure can be read, stored and run again.
-Programs are drawn with a rough size of every value, so that most of what is computed stays far from overflow and inside
-the domains of its functions; the rest is left to chance, and a few tensors hold zeros, infinities, NaN or subnormals.
+Programs are drawn word by word, with a range of every value, so that most of what is computed stays far from overflow
+and inside the domains of its functions; the rest is left to chance, and a few tensors hold zeros, infinities, NaN or
+subnormals.
 
     python tests/kernel_fuzzer.py 17      prints case 17
 """
 
 from __future__ import annotations
 
+import itertools
 import json
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from random import Random
 from typing import Any
 
 import descend
-from descend import Slot, vocabulary
-from descend.expr import OPERATIONS, WINDOWS, constant
+from descend.expr import OPERATIONS
 from descend.rule import Rule
-
-LARGEST = 1e4
-"""Values that may grow beyond this are brought down again."""
+from descend.search import source as language
+from descend.search.words import Kind
+from language_words import LANGUAGE, PLAIN, Range, Ranged
 
 
 @dataclass(frozen=True)
@@ -69,8 +70,7 @@ class Case:
 
     def rule(self) -> Rule:
         """The rule, made anew."""
-        names = {name: getattr(vocabulary, name) for name in (*_CALLABLE, "ema", "fresh")}
-        names |= {"constant": constant, "Slot": Slot}
+        names = dict(language.WORDS)
         exec(compile(self.source, f"<case {self.settings.seed}>", "exec"), names)
         return descend.rule(names["fuzzed"])
 
@@ -86,43 +86,46 @@ def read(text: str) -> Case:
     return Case(Settings(**raw), "".join(lines[1:]))
 
 
-_INFIX = {"add": "+", "sub": "-", "mul": "*", "div": "/", "pow": "**"}
-_COMPARISONS = {"lt": "<", "le": "<=", "gt": ">", "ge": ">=", "eq": "==", "ne": "!="}
-NOT_DRAWN = WINDOWS | {name for name, row in OPERATIONS.items() if row.whole}  # they have tests of their own
-_CALLABLE = [name for name in OPERATIONS if name not in (*_INFIX, *_COMPARISONS, *NOT_DRAWN, "neg", "abs")]
+CAREFUL = 0.95
+"""How often an argument is brought to where a word asks for it."""
+TAME = Range(-1e4, 1e4)
+"""Values that may leave this are brought back."""
+_E, _N = Kind.ELEMENT, Kind.NUMBER
 
 
 @dataclass(frozen=True)
-class Drawn:
-    """An expression, a magnitude that its values hardly exceed, and whether they are >= 0 and elements."""
+class Value:
+    """What stands in a statement: a name, or a number."""
 
-    text: str
-    size: float
-    positive: bool = False
-    elements: bool = True
-
-    def __str__(self) -> str:
-        return self.text
+    text: str | float
+    kind: Kind
+    range: Range
 
 
 class Program:
-    """Draws one rule, statement by statement."""
+    """Draws one rule, statement by statement.
 
-    def __init__(self, random: Random) -> None:
-        self.random = random
+    Args:
+        random: decides.
+        words: the grammar.
+    """
+
+    def __init__(self, random: Random, words: Mapping[str, Ranged] = PLAIN) -> None:
+        self.random, self.words = random, words
         self.lines: list[str] = []
-        self.read: set[str] = set()
-        self.elements = [Drawn("p", 4), Drawn("g", 4)]
+        self.read: set[str | float] = set()
+        self.conditions: list[Value] = []
+        self.elements = [Value("p", _E, Range(-4, 4)), Value("g", _E, Range(-4, 4))]
         self.scalars = [
-            Drawn("lr", 0.5, True, False),
-            Drawn("beta1", 1, True, False),
-            Drawn("beta2", 1, True, False),
-            Drawn("eps", 0.1, True, False),
-            Drawn("scale", 2, False, False),
-            Drawn("t", 20, True, False),
-            Drawn("p.numel", 300, True, False),
+            Value("lr", _N, Range(0.01, 0.5)),
+            Value("beta1", _N, Range(0.3, 0.99)),
+            Value("beta2", _N, Range(0.99, 0.999)),
+            Value("eps", _N, Range(1e-3, 1e-3)),
+            Value("scale", _N, Range(-1.5, -1.5)),
+            Value("t", _N, Range(1, 1002)),
+            Value("p.numel", _N, Range(1, 300)),
         ]
-        self.slots: dict[str, str] = {}
+        self.slots: dict[Value, str] = {}
         self.outputs: dict[str, str] = {}
 
     def chance(self, probability: float) -> bool:
@@ -131,222 +134,112 @@ class Program:
     def draw(self) -> str:
         """The rule's source."""
         self._declare_slots()
-        for number in range(self.random.randint(2, 6)):
-            self._state(f"x{number}", self.expression(self.random.randint(1, 3), elements=self.chance(0.75)))
-        self._assign_slots()
-        step = self.expression(2)
-        self.outputs["p"] = f"p - lr * {step}" if self.chance(0.7) else str(self._tamed(step))
-        if self.chance(0.2):
-            self.outputs["p"] = f"ema(p, {self.outputs['p']}, beta1)"
-        slots = "".join(f", {name}={declared}" for name, declared in self.slots.items())
+        for _ in range(self.random.randint(2, 5)):
+            self.value(self.random.choice([_E, _E, _N]), self.random.randint(1, 3))
+        for slot in self.slots:
+            self.outputs[str(slot.text)] = self._new_value_of(slot)
+        new = str(self.value(_E, 2).text)
+        form = self.random.choice(["p - lr * {}", "p - lr * {}", "{}", "ema(p, p - lr * {}, beta1)"])
+        self.outputs["p"] = form.format(new)
+        slots = "".join(f", {slot.text}={declared}" for slot, declared in self.slots.items())
         head = f"def fuzzed(p, g, t{slots}, *, lr=0.1, betas=(0.9, 0.99), eps=1e-3, scale=-1.5):\n"
         returned = ", ".join(f"{name}={value}" for name, value in self.outputs.items())
         body = ["beta1, beta2 = betas", *self.lines, f"return dict({returned})"]
         return head + "".join(f"    {line}\n" for line in body)
 
+    # ---- slots
+
     def _declare_slots(self) -> None:
         kinds = self.random.choices(["like", "scalar", "fresh"], [6, 3, 2], k=self.random.randint(0, 3))
         for number, kind in enumerate(kinds):
-            name = f"{kind[0]}{number}"
-            init = self.random.choice(["", ", init=0.5", ', init="lr"'])
-            dtype = self.random.choice(["", "", "", ', dtype="float32"', ', dtype="float64"', ', dtype="bfloat16"'])
-            if kind == "scalar":
-                dtype = self.random.choice(["", "", ', dtype="float64"'])
-                self.slots[name] = f'Slot("{name}"{init}, shape="scalar"{dtype})'
-                self.scalars.append(Drawn(name, 2, bool(init), False))
-            elif kind == "fresh":
-                self.slots[name] = f'Slot("{name}"{dtype})'
-            else:
-                init = init or self.random.choice(["", ', init="p"'])
-                self.slots[name] = f'Slot("{name}"{init}{dtype})'
-                self.elements.append(Drawn(name, 4))
+            init = self.random.choice(["", ", init=0.5", ', init="lr"', *([', init="p"'] if kind == "like" else [])])
+            dtypes = ["", "", "float64"] if kind == "scalar" else ["", "", "", "float32", "float64", "bfloat16"]
+            dtype = self.random.choice(dtypes)
+            options = ("" if kind == "fresh" else init) + (', shape="scalar"' if kind == "scalar" else "")
+            slot = Value(f"{kind[0]}{number}", _N if kind == "scalar" else _E, Range(-16, 16))
+            self.slots[slot] = f'Slot("{slot.text}"{options}{f", dtype={dtype!r}" if dtype else ""})'
+            if kind != "fresh":
+                self._known(slot.kind).append(slot)
 
-    def _assign_slots(self) -> None:
-        for name in self.slots:
-            if name.startswith("f"):
-                first, later = self.expression(1), self.expression(1)
-                average = self.random.choice([f"ema({name}, {later}, beta2)", f"beta1 * {name} + {later}"])
-                self._state(f"{name}_new", Drawn(f"where(fresh({name}), {first}, {average})", 10))
-            elif name.startswith("s"):
-                value = self._tamed(self.expression(2, elements=False), 2)
-                forms = [
-                    f"{name} * beta1 + {value} * {self._number(False)}",
-                    f"ema({name}, {value}, beta2)",
-                    f"{value}",
-                ]
-                self._state(f"{name}_new", Drawn(self.random.choice(forms), 2, False, False))
-            else:
-                x = self._tamed(self.expression(2), 4)
-                forms = [f"ema({name}, {x}, beta1)", f"ema({name}, {x} * {x}, beta2)", f"maximum({name}, abs({x}))"]
-                self._state(f"{name}_new", Drawn(self.random.choice([*forms, f"{x}"]), 16))
-            self.outputs[name] = f"{name}_new"
+    def _new_value_of(self, slot: Value) -> str:
+        if slot not in self._known(slot.kind):
+            first = self.value(slot.kind, 1, slot.range)
+            known = self.conditions[:], self.scalars[:], self.elements[:]
+            later = self._brought(self._applied(slot.kind, 1, slot), slot.range)
+            self.conditions, self.scalars, self.elements = known  # what reads the slot has no value at first
+            return f"where(fresh({slot.text}), {first.text}, {later.text})"
+        new = self._applied(slot.kind, 1, slot if self.chance(0.7) else None)
+        return str(self._brought(new, slot.range).text)
 
-    def _state(self, name: str, value: Drawn) -> None:
-        value = self._tamed(value)
-        self.lines.append(f"{name} = {value}")
-        known = self.elements if value.elements else self.scalars
-        known.append(Drawn(name, value.size, value.positive, value.elements))
+    # ---- values
 
-    def _tamed(self, x: Drawn, largest: float = LARGEST) -> Drawn:
-        if x.size <= largest:
-            return x
-        form = self.random.choice(["tanh", "clip", "ratio"])
-        if form == "tanh":
-            return Drawn(f"tanh({x})", 1, x.positive, x.elements)
-        if form == "ratio":
-            return Drawn(f"({x} / (abs({x}) + 1))", 1, x.positive, x.elements)
-        bound = min(largest, 50)
-        return Drawn(f"clip({x}, {-bound:g}, {bound:g})", bound, x.positive, x.elements)
+    def value(self, kind: Kind, depth: int, within: Range = TAME) -> Value:
+        """A value of a kind in a range, with at most so many words above what was there before."""
+        if (depth > 0 and self.chance(0.9)) or not self._known(kind):
+            return self._brought(self._applied(kind, depth), within)
+        if kind is _N and self.chance(0.3):
+            return self._number(within)
+        return self._brought(self._picked(self._known(kind)), within)
 
-    def _number(self, positive: bool) -> str:
-        number = self.random.choice(["2", "3", "0.5", "0.1", "1.25", "0.7", f"{self.random.uniform(0.05, 3):.4g}"])
-        return number if positive or self.chance(0.7) else f"-{number}"
+    def _known(self, kind: Kind) -> list[Value]:
+        return (self.conditions, self.scalars, self.elements)[kind]
 
-    def leaf(self, elements: bool) -> Drawn:
-        if elements:
-            return self._pick(self.elements)
-        if self.chance(0.3):
-            return Drawn(f"constant({self._number(True)})", 3, True, False)
-        return self._pick(self.scalars)
-
-    def _pick(self, known: list[Drawn]) -> Drawn:
+    def _picked(self, known: Sequence[Value]) -> Value:
         """One of the names, rather one that nothing has read yet."""
-        chosen = self.random.choices(known, [1 if x.text in self.read else 4 for x in known])[0]
-        self.read.add(chosen.text)
-        return chosen
+        return self.random.choices(known, [1 if x.text in self.read else 4 for x in known])[0]
 
-    def expression(self, depth: int, elements: bool = True) -> Drawn:
-        """An expression of elements, or of one value per tensor."""
-        if depth < 1:
-            return self.leaf(elements)
-        if not elements and self.chance(0.3):
-            return self._reduction(depth)
-        return self._tamed(self.random.choice(_FORMS)(self, depth, elements))
+    def _number(self, within: Range) -> Value:
+        usual = [x for x in (2.0, 3.0, 0.5, 0.1, 1.25, -0.7, 0.75, 1.0, 0.0, -2.0) if within.holds(Range(x, x))]
+        drawn = round(self.random.uniform(max(within.low, -3), min(within.high, 3)), 4)
+        number = self.random.choice([*usual, drawn])
+        return Value(number, _N, Range(number, number))
 
-    def mixed(self, depth: int, elements: bool) -> tuple[Drawn, Drawn]:
-        """Two expressions, at least one of which has elements if the result is to have them."""
-        first = self.expression(depth - 1, elements)
-        second = self.expression(depth - 1, elements and self.chance(0.6))
-        if first == second:
-            second = self.expression(depth - 1, elements and self.chance(0.6))
-        return (first, second) if self.chance(0.5) else (second, first)
+    def _applied(self, kind: Kind, depth: int, first: Value | None = None) -> Value:
+        """A word of arguments, the first of which may be given: what it is to be a function of."""
+        fit = {name: row for name, row in self.words.items() if row.may_give(kind) and (not first or row.gives is None)}
+        word = self.random.choices(list(fit), [row.weight for row in fit.values()])[0]
+        kinds = self.words[word].kinds(kind, self.random)
+        if first:
+            kinds[0] = first.kind
+        if kind is Kind.CONDITION and self.chance(0.8):
+            depth = 1  # between names there are ties
+        asked = [x if self.chance(CAREFUL) else TAME for x in self.words[word].asked]
+        asked = [x.clamp(TAME) for x in asked]
+        args = [self.value(*each) for each in zip(kinds, itertools.repeat(depth - 1), asked)]
+        if first:
+            args[0] = self._brought(first, asked[0])
+        elif len({x.text for x in args}) < len(args):
+            args[-1] = self.value(kinds[-1], depth - 1, asked[-1])
+        return self._brought(self._stated(word, args), TAME)
 
-    def positive(self, x: Drawn, guard: float = 0.9) -> Drawn:
-        """`x` made not negative, most of the time."""
-        if x.positive or not self.chance(guard):
+    def _brought(self, x: Value, within: Range) -> Value:
+        """The value, or a function of it that lies in a range."""
+        if x.kind is Kind.CONDITION or within.holds(x.range):
             return x
-        if self.chance(0.3) and x.size < 100:
-            return Drawn(f"({x}) * ({x})", x.size**2, True, x.elements)
-        return Drawn(f"abs({x})", x.size, True, x.elements)
+        ways: list[tuple[str, list[Value]]] = [
+            (name, [x])
+            for name, word in self.words.items()
+            if len(word.takes) == 1 and word.gives is None and word.asked[0].holds(x.range)
+            if within.holds(word.range(x.range))
+        ]
+        bound = self.random.choice([2.0, 50.0, TAME.high])
+        ends = within.clamp(Range(-bound, bound))
+        ways.append(("clip", [x, *(Value(end, _N, Range(end, end)) for end in (ends.low, ends.high))]))
+        return self._stated(*self.random.choice(ways))
 
-    def _reduction(self, depth: int) -> Drawn:
-        x = self.expression(min(depth - 1, 1))
-        op = self.random.choice(["sum", "mean", "norm", "global_sum", "global_mean", "global_norm"])
-        growth = {"sum": 100, "mean": 1, "norm": 20}[op.removeprefix("global_")]
-        return Drawn(f"{op}({x})", x.size * growth, op.endswith("norm") or x.positive, False)
-
-    def condition(self, depth: int, elements: bool) -> str:
-        """A comparison; of equality only between leaves, since what is computed twice is seldom equal for sure."""
-        sign = self.random.choice(list(_COMPARISONS.values()))
-        if sign in ("==", "!="):
-            return f"{self.leaf(elements)} {sign} {self.leaf(elements and self.chance(0.5))}"
-        a, b = self.mixed(depth, elements)
-        return f"({a}) {sign} ({b})"
-
-
-Form = Callable[[Program, int, bool], Drawn]
-_FORMS: list[Form] = []
-
-
-def _form(weight: int) -> Callable[[Form], Form]:
-    def add(form: Form) -> Form:
-        _FORMS.extend([form] * weight)
-        return form
-
-    return add
-
-
-@_form(6)
-def _arithmetic(program: Program, depth: int, elements: bool) -> Drawn:
-    a, b = program.mixed(depth, elements)
-    op = program.random.choice(["add", "sub", "mul"])
-    size = a.size * b.size if op == "mul" else a.size + b.size
-    positive = a.positive and b.positive and op != "sub"
-    return Drawn(f"({a} {_INFIX[op]} {b})", size, positive, a.elements or b.elements)
-
-
-@_form(2)
-def _quotient(program: Program, depth: int, elements: bool) -> Drawn:
-    a, b = program.mixed(depth, elements)
-    if not program.chance(0.85):
-        return Drawn(f"({a} / {b})", 1e3 * a.size, False, a.elements or b.elements)
-    guard = program.random.choice(["eps", "0.5", "1"])
-    size = a.size * {"eps": 1e3, "0.5": 2, "1": 1}[guard]
-    b = program.positive(b, guard=1)
-    return Drawn(f"({a} / ({b} + {guard}))", size, a.positive, a.elements or b.elements)
-
-
-@_form(2)
-def _power(program: Program, depth: int, elements: bool) -> Drawn:
-    x = program.expression(depth - 1, elements)
-    kind = program.random.choice(["whole", "broken", "exponent"])
-    if kind == "whole":
-        exponent = program.random.choice([2, 2, 3])
-        return Drawn(f"({x}) ** {exponent}", x.size**exponent, exponent == 2, elements)
-    if kind == "broken":
-        exponent = program.random.choice(["0.5", "0.75", "1.5", "-0.5", "lr", "beta1"])
-        base = program.positive(x)
-        return Drawn(f"({base} + eps) ** {exponent}", max(base.size, 1) ** 1.5 + 40, True, elements)
-    base = program.random.choice(["beta1", "2", "1.5", "(1 + lr)"])
-    return Drawn(f"{base} ** {program._tamed(x, 5)}", 40, True, elements)
-
-
-@_form(3)
-def _function(program: Program, depth: int, elements: bool) -> Drawn:
-    x = program.expression(depth - 1, elements)
-    op = program.random.choice(["sqrt", "exp", "log", "tanh"])
-    if op == "sqrt":
-        return Drawn(f"sqrt({program.positive(x)})", max(x.size, 1), True, elements)
-    if op == "log":
-        return Drawn(f"log({program.positive(x)} + {program.random.choice(['0.1', '1', 'eps'])})", 10, False, elements)
-    if op == "exp":
-        return Drawn(f"exp({program._tamed(x, 6)})", 400, True, elements)
-    return Drawn(f"tanh({x})", 1, x.positive, elements)
-
-
-@_form(2)
-def _unary(program: Program, depth: int, elements: bool) -> Drawn:
-    x = program.expression(depth - 1, elements)
-    op = program.random.choice(["neg", "abs", "sign"])
-    if op == "neg":
-        return Drawn(f"(-({x}))", x.size, False, elements)
-    return Drawn(f"{op}({x})", 1 if op == "sign" else x.size, op == "abs", elements)
-
-
-@_form(2)
-def _choice(program: Program, depth: int, elements: bool) -> Drawn:
-    a, b = program.mixed(depth, elements)
-    condition = program.condition(depth, elements and program.chance(0.8))
-    return Drawn(f"where({condition}, {a}, {b})", max(a.size, b.size), a.positive and b.positive, elements)
-
-
-@_form(2)
-def _bounded(program: Program, depth: int, elements: bool) -> Drawn:
-    a, b = program.mixed(depth, elements)
-    size = max(a.size, b.size)
-    if program.chance(0.6):
-        op = program.random.choice(["minimum", "maximum"])
-        return Drawn(f"{op}({a}, {b})", size, a.positive and b.positive, a.elements or b.elements)
-    x = a if a.elements or not elements else b
-    low, high = program.random.choice([("-1", "1"), ("0", "2"), ("-lr", "lr"), ("eps", "1.5")])
-    return Drawn(f"clip({x}, {low}, {high})", 2, low in ("0", "eps"), elements)
-
-
-@_form(2)
-def _average(program: Program, depth: int, elements: bool) -> Drawn:
-    a, b = program.mixed(depth, elements)
-    beta = program.random.choice(["beta1", "beta2", "0.9"])
-    return Drawn(f"ema({a}, {b}, {beta})", a.size + b.size, a.positive and b.positive, a.elements or b.elements)
+    def _stated(self, word: str, args: Sequence[Value]) -> Value:
+        """The value of a statement, which is written down."""
+        row, name = self.words[word], f"x{len(self.lines)}"
+        kind = row.kind(tuple(x.kind for x in args))
+        assert kind is not None, f"{word} does not take {args}"
+        shown = [x.text for x in args]
+        if row.gives is _N:  # Python would compare two numbers
+            shown = [f"constant({x})" if isinstance(x, float) else x for x in shown]
+        self.lines.append(f"{name} = {row.written(shown)}")
+        self.read.update(x.text for x in args)
+        value = Value(name, kind, row.range(*(x.range for x in args)))
+        self._known(kind).append(value)
+        return value
 
 
 SIZES = [(0,), (1,), (), (63,), (64,), (65,), (7, 9), (3, 5, 2), (16, 8), (129,), (257,)]
@@ -378,7 +271,7 @@ def case(seed: int) -> Case:
     """The case of a seed: a formula of 5 to 40 operations and what it runs on."""
     random = Random(seed)
     while True:
-        source = Program(random).draw()
+        source = Program(random, LANGUAGE).draw()
         drawn = Case(_settings(random, seed, source), source)
         if _is_fit(drawn.rule()):
             return drawn

@@ -2,14 +2,18 @@
 
 import itertools
 import math
+import re
 import textwrap
 
 import hypothesis.strategies as st
 from hypothesis import reject
 
-from descend import Slot, expr, vocabulary
+from descend import Slot, expr
 from descend.expr import FormulaError
 from descend.rule import Rule
+from descend.search import source as language
+from descend.search.words import Kind
+from language_words import LANGUAGE
 
 
 def variants(rule):
@@ -20,10 +24,6 @@ def variants(rule):
         yield dict(zip([*choices, "maximize"], values, strict=True))
 
 
-UNARY = ["neg", "abs", "sign", "sqrt", "exp", "log", "tanh"]
-BINARY = ["add", "sub", "mul", "div", "pow", "minimum", "maximum"]
-COMPARISONS = ["lt", "le", "gt", "ge", "eq", "ne"]
-REDUCTIONS = ["sum", "mean", "norm", "global_sum", "global_mean", "global_norm"]
 NUMBERS = [
     "0",
     "1",
@@ -69,63 +69,55 @@ def random_rule(p, g, t, m=Slot("m"), n=Slot("n", init="lr", dtype="float64"), s
 """
 
 
+WORDS = [word for name, word in LANGUAGE.items() if name not in ("keep", "normal") and "eps" not in word.text]
+"""Printed mathematics does not tell two draws apart, so random operations are left out."""
+
+
 @st.composite
 def programs(draw):
     """A rule's text: statements that bind and rebind names, over the whole vocabulary."""
-    elements, numbers, conditions = {"p", "g", "m", "n"}, {"t", "s", "lr", "beta1", "beta2", "sign"}, set()
+    known = [set(), {"t", "s", "lr", "beta1", "beta2", "sign"}, {"p", "g", "m", "n"}]
     lines = []
     for _ in range(draw(st.integers(0, 6))):
         name = draw(st.sampled_from(NAMES))
-        kind = draw(st.sampled_from(["element", "element", "number", "condition"]))
-        value = draw(expressions(3, kind, sorted(elements), sorted(numbers), sorted(conditions)))
+        kind = draw(st.sampled_from([Kind.ELEMENT, Kind.ELEMENT, Kind.NUMBER, Kind.CONDITION]))
+        value = draw(expressions(3, kind, [sorted(names) for names in known]))
         lines.append(f"{name} = operand({value})")
-        for names in (elements, numbers, conditions):
+        for names in known:
             names.discard(name)
-        {"element": elements, "number": numbers, "condition": conditions}[kind].add(name)
-    pools = sorted(elements), sorted(numbers), sorted(conditions)
-    values = {name: draw(expressions(3, "element", *pools)) for name in ("p", "m", "n")}
-    values["s"] = draw(expressions(2, "number", *pools))
+        known[kind].add(name)
+    pools = [sorted(names) for names in known]
+    values = {name: draw(expressions(3, Kind.ELEMENT, pools)) for name in ("p", "m", "n")}
+    values["s"] = draw(expressions(2, Kind.NUMBER, pools))
     values["o"] = "apply('add', leaf('slot', ('o', 'optimizer')), leaf('t'))"
     lines.append("return {" + ", ".join(f"{name!r}: {value}" for name, value in values.items()) + "}")
     return HEADER + textwrap.indent("\n".join(lines), "    ")
 
 
 @st.composite
-def expressions(draw, depth, kind, elements, numbers, conditions):
-    """An expression of the kind: an element of a tensor, one number per tensor, or a condition."""
-
-    def part(kind):
-        return draw(expressions(depth - 1, kind, elements, numbers, conditions))
-
-    if kind == "condition":
-        if conditions and draw(st.booleans()):
-            return draw(st.sampled_from(conditions))
-        if depth < 1 or draw(st.integers(0, 4)) == 0:
-            return "leaf('fresh', 'm')"
-        return f"apply({draw(st.sampled_from(COMPARISONS))!r}, {part('element')}, {part('number')})"
+def expressions(draw, depth, kind, known):
+    """An expression of the kind: an element of a tensor, one number per tensor, or a condition; of names by kind."""
     if depth < 1 or draw(st.integers(0, 3)) == 0:
-        if kind == "element":
-            return draw(st.sampled_from([*elements, "leaf('g')", "leaf('slot', ('m', 'like'))"]))
-        leaves = [*numbers, "leaf('hyper', ('rates', 0))", "leaf('hyper', ('rates', 1))", "leaf('numel')"]
-        return draw(st.sampled_from(leaves) | st.sampled_from(NUMBERS).map("constant({})".format))
-    form = draw(st.sampled_from(["unary", "binary", "binary", "binary", "ema", "clip", "where", "reduction"]))
-    first, second = draw(st.permutations([kind, draw(st.sampled_from([kind, "number"]))]))
-    if form == "unary":
-        return f"apply({draw(st.sampled_from(UNARY))!r}, {part(kind)})"
-    if form == "ema":
-        return f"ema_({part(first)}, {part(second)}, {draw(st.sampled_from(['0.5', '1', part('number')]))})"
-    if form == "clip":
-        return f"apply('clip', {part(first)}, {part(second)}, {part('number')})"
-    if form == "where":
-        condition = part("condition") if kind == "element" else f"apply('gt', {part('number')}, {part('number')})"
-        return f"apply('where', {condition}, {part(first)}, {part(second)})"
-    if form == "reduction" and kind == "number":
-        return f"{draw(st.sampled_from(REDUCTIONS))}_({part('element')})"
-    return f"apply({draw(st.sampled_from(BINARY))!r}, {part(first)}, {part(second)})"
+        return draw(leaves(kind, known[kind]))
+    word = draw(st.sampled_from([word for word in WORDS if word.may_give(kind)]))
+    kinds = word.kinds(kind, draw(st.randoms(use_true_random=False)))
+    parts = [draw(expressions(depth - 1, wanted, known)) for wanted in kinds]
+    own_names = re.sub(r"\b([a-z_]+)\(", r"\1_(", word.text)  # a rule may bind the language's
+    return f"({own_names.format(*parts)})"
+
+
+def leaves(kind, known):
+    """What stands at the ends of an expression."""
+    if kind is Kind.CONDITION:
+        return st.sampled_from([*known, "leaf('fresh', 'm')"])
+    if kind is Kind.ELEMENT:
+        return st.sampled_from([*known, "leaf('g')", "leaf('slot', ('m', 'like'))"])
+    unnamed = ["leaf('hyper', ('rates', 0))", "leaf('hyper', ('rates', 1))", "leaf('numel')"]
+    return st.sampled_from([*known, *unnamed]) | st.sampled_from(NUMBERS).map("constant({})".format)
 
 
 def made_of(program):
-    names = {f"{name}_": getattr(vocabulary, name) for name in [*REDUCTIONS, "ema"]}
+    names = {f"{name}_": value for name, value in {**language.WORDS, "abs": abs}.items()}
     names |= {"Slot": Slot, "inf": math.inf, "nan": math.nan}
     names |= {name: getattr(expr, name) for name in ("apply", "constant", "leaf", "operand")}
     exec(compile(program, "<program>", "exec"), names)

@@ -12,7 +12,8 @@ PACKAGE = Path(__file__).parents[1] / "src" / "descend"
 # layer: what it may import from the package, beside itself
 LAYERS = {
     "caution": set(),
-    "expr": set(),
+    "language": set(),
+    "expr": {"language"},
     "vocabulary": {"expr"},
     "formula": {"expr"},
     "tracing": {"expr", "formula"},
@@ -89,17 +90,20 @@ LAYERS = {
         "rate_range",
         "rate_scaling",
         "restoring",
+        "rule",
         "rules",
         "schedules",
         "snapshots",
         "tasks",
     },
-    "benchmarks": {"backends", "batching", "experiments", "optim", "rule", "rules", "schedules", "tasks"},
+    "search": {"backends", "experiments", "expr", "formula", "rule", "schedules", "tasks", "vocabulary"},
+    "benchmarks": {"backends", "batching", "experiments", "optim", "rule", "rules", "schedules", "search", "tasks"},
     "report": {"render"},
 }
 EVERYTHING = {"__init__", "__main__", "commands", "cli"}
 TORCH_FREE = {
     "caution",
+    "language",
     "sparsity",
     "staging",
     "expr",

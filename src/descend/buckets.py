@@ -107,8 +107,9 @@ class StepBucket:
             self.ordinals,
             counts,
             rows,
-            foreach,
-            self.t is not None,
+            self.step.options.seed,
+            foreach=foreach,
+            reads_scalars=self.t is not None,
         )
 
     def _count(self) -> Value:
@@ -302,7 +303,8 @@ def _kind_of_bucket(formula: Formula, gradient: Tensor, step: Step, group: dict[
         raise RuntimeError(arguments.sparse_message(formula.rule.title, sparsity.obstacle(formula)))
     has_rows = gradient.sparse_dim() > 0  # that of a single number has none
     by_rows = taken_as is sparsity.ROWS and has_rows and not group["differentiable"]
-    return RowsBucket if by_rows and not step.options.stochastic_rounding else StepBucket
+    draws = step.options.stochastic_rounding or formula.draws  # by the index of the element, which rows do not know
+    return RowsBucket if by_rows and not draws else StepBucket
 
 
 class _Memory:

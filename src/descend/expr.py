@@ -18,107 +18,23 @@ import threading
 import weakref
 from collections.abc import Callable, Iterable, Iterator
 from contextvars import ContextVar
-from dataclasses import dataclass
-from enum import IntEnum
-from typing import Final, NoReturn, Union
+from typing import NoReturn, Union
+
+from descend.language import LEAVES as LEAVES
+from descend.language import OPERATIONS as OPERATIONS
+from descend.language import SLOT_RANKS as SLOT_RANKS
+from descend.language import WINDOWS as WINDOWS
+from descend.language import Operation as Operation
+from descend.language import Rank as Rank
+from descend.language import Shape as Shape
 
 Number = int | float
 Operand = Union["Expr", int, float]
 
 
-class Rank(IntEnum):
-    """How many values a node stands for."""
-
-    CONSTANT = 0
-    OPTIMIZER = 1
-    BUCKET = 2
-    TENSOR = 3
-    ELEMENT = 4
-
-
 class FormulaError(TypeError):
     """A formula says something that the language does not hold; the message names the remedy."""
 
-
-@dataclass(frozen=True)
-class Operation:
-    """A row of the vocabulary: an operation's name, its number of arguments and what it yields.
-
-    `condition` marks what yields true or false; `costs` is the number of arithmetic operations that the cost model
-    counts per element; `reduces` is the rank that the result is brought down to. What takes `whole` tensors, so many
-    arguments from the first, is no formula per element: torch computes it.
-    """
-
-    name: str
-    arity: int
-    condition: bool = False
-    costs: int = 1
-    reduces: Rank | None = None
-    whole: int = 0
-
-
-_ROWS = (
-    Operation("add", 2),
-    Operation("sub", 2),
-    Operation("mul", 2),
-    Operation("div", 2),
-    Operation("pow", 2),
-    Operation("neg", 1),
-    Operation("abs", 1),
-    Operation("sign", 1),
-    Operation("sqrt", 1),
-    Operation("exp", 1),
-    Operation("log", 1),
-    Operation("tanh", 1),
-    Operation("minimum", 2),
-    Operation("maximum", 2),
-    Operation("clip", 3, costs=2),
-    Operation("where", 3),
-    Operation("lt", 2, condition=True),
-    Operation("le", 2, condition=True),
-    Operation("gt", 2, condition=True),
-    Operation("ge", 2, condition=True),
-    Operation("eq", 2, condition=True),
-    Operation("ne", 2, condition=True),
-    Operation("sum", 1, reduces=Rank.TENSOR),
-    Operation("mean", 1, reduces=Rank.TENSOR),
-    Operation("norm", 1, costs=2, reduces=Rank.TENSOR),
-    Operation("global_sum", 1, reduces=Rank.OPTIMIZER),
-    Operation("global_mean", 1, reduces=Rank.OPTIMIZER),
-    Operation("global_norm", 1, costs=2, reduces=Rank.OPTIMIZER),
-    Operation("orthogonalize", 6, costs=0, whole=1),
-    Operation("clip_units", 4, costs=0, whole=2),
-    Operation("push", 2),
-    Operation("lowest", 1),
-    Operation("highest", 1),
-)
-OPERATIONS: Final[dict[str, Operation]] = {row.name: row for row in _ROWS}
-"""The operations, by name. A new one is a row here and a row in each backend's table."""
-
-WINDOWS: Final = frozenset(["push", "lowest", "highest"])
-"""The operations on windows: slots that hold the last few values of one number."""
-
-LEAVES: Final[dict[str, Rank]] = {
-    "constant": Rank.CONSTANT,
-    "common": Rank.OPTIMIZER,
-    "clock": Rank.OPTIMIZER,
-    "kept": Rank.OPTIMIZER,
-    "hyper": Rank.BUCKET,
-    "t": Rank.BUCKET,
-    "fresh": Rank.BUCKET,
-    "numel": Rank.TENSOR,
-    "rows": Rank.TENSOR,
-    "p": Rank.ELEMENT,
-    "g": Rank.ELEMENT,
-}
-"""What stands at the ends of the graph (and slots, whose rank is that of their shape).
-
-No rule is written with "common", "clock" and "kept": they are how kernels read a hyper-parameter that all groups agree
-on, the optimizer's steps in place of t, and what of a window stays when a value is pushed.
-"""
-
-Shape = str | tuple[str, int]
-SLOT_RANKS: Final[dict[str, Rank]] = {"like": Rank.ELEMENT, "scalar": Rank.TENSOR, "optimizer": Rank.OPTIMIZER}
 
 on_new_node: ContextVar[Callable[[], None] | None] = ContextVar("on_new_node", default=None)
 """Called after every operation that is written while a rule is traced: tracing watches the author's names with it."""
@@ -128,6 +44,9 @@ ask_ndim: ContextVar[Callable[[], int] | None] = ContextVar("ask_ndim", default=
 
 call_site: ContextVar[Callable[[], int] | None] = ContextVar("call_site", default=None)
 """Numbers the global reductions of the rule being traced, in the order in which they are written."""
+
+draw_site: ContextVar[Callable[[], int] | None] = ContextVar("draw_site", default=None)
+"""Numbers the random operations of the rule being traced, in the same way and apart from the reductions."""
 
 _nodes: weakref.WeakValueDictionary[tuple[object, ...], Expr] = weakref.WeakValueDictionary()
 _lock = threading.Lock()
@@ -145,7 +64,8 @@ class Expr:
     """A node of a formula: an operation on other nodes, or a leaf with a value.
 
     `op` is a key of `OPERATIONS` or of `LEAVES`, or "slot"; `args` are the nodes it is applied to; `value` tells leaves
-    (and the call sites of global reductions) apart. Make nodes with operators and the functions of this module.
+    (and the call sites of global reductions and random operations) apart. Make nodes with operators and the functions
+    of this module.
     """
 
     __slots__ = ("__weakref__", "args", "op", "rank", "value")
@@ -276,7 +196,8 @@ def _rank(node: Expr) -> Rank:
         return slot_rank(slot_of(node)[1])
     if node.op in LEAVES:
         return LEAVES[node.op]
-    return OPERATIONS[node.op].reduces or max(a.rank for a in node.args)
+    row = OPERATIONS[node.op]
+    return Rank.ELEMENT if row.random else row.reduces or max(a.rank for a in node.args)
 
 
 def leaf(op: str, value: object = None) -> Expr:
@@ -325,8 +246,9 @@ def operand(value: object) -> Expr:
 def apply(op: str, *values: object, site: int | None = None) -> Expr:
     """The node of an operation on nodes and numbers.
 
-    `site` tells one call of a global reduction from another. Raises FormulaError where a condition stands for a number,
-    a number for a condition, or where a reduction is given what has no elements.
+    `site` tells one call of a global reduction, or one random operation, from another. Raises FormulaError where a
+    condition stands for a number, a number for a condition, where a reduction is given what has no elements, and where
+    a random operation lacks its site or the step.
     """
     row = OPERATIONS[op]
     args = tuple(operand(v) for v in values)
@@ -339,6 +261,8 @@ def apply(op: str, *values: object, site: int | None = None) -> Expr:
         _check_window(op, position, arg)
     if row.whole:
         _check_whole(row, args)
+    if row.random:
+        _check_random(op, args, site)
     if row.reduces is not None and args[0].rank is not Rank.ELEMENT:
         raise FormulaError(
             f"{op} reduces the elements of a tensor, and its argument is one value per "
@@ -356,6 +280,18 @@ def _check_whole(row: Operation, args: tuple[Expr, ...]) -> None:
         raise FormulaError(f"{row.name} takes a tensor, such as g or a slot like the parameter, and numbers behind it")
     if any(arg.op not in ("p", "slot") or arg.rank is not Rank.ELEMENT for arg in args[1 : row.whole]):
         raise FormulaError(f"the second argument of {row.name} is p or a slot, as it is before the step")
+
+
+def _check_random(op: str, args: tuple[Expr, ...], site: int | None) -> None:
+    if site is None or not 0 <= site < 2**30:
+        raise FormulaError(f"{op} takes a site from 0 to 2**30 - 1, another for every draw of the rule, not {site!r}")
+    if args[-1] is not t:
+        raise FormulaError(f"the last argument of {op} is the step, expr.t, which random numbers are a function of")
+
+
+def is_random(node: Expr) -> bool:
+    """Whether the node draws a random number for every element."""
+    return node.op in OPERATIONS and OPERATIONS[node.op].random
 
 
 def _check_window(op: str, position: int, arg: Expr) -> None:

@@ -15,6 +15,7 @@ from descend.expr import (
     Rank,
     Shape,
     hyper_of,
+    is_random,
     rebuild,
     walk,
 )
@@ -79,6 +80,11 @@ class Slot:
         return self.shape == "optimizer" or self.is_window
 
 
+def draw_number(node: Expr) -> int:
+    """The site of a random operation."""
+    return int(node.value)  # type: ignore[call-overload, no-any-return]
+
+
 @dataclass(frozen=True, eq=False)
 class Formula:
     """One variant of a rule, traced.
@@ -126,6 +132,11 @@ class Formula:
             for node in self.nodes
             if node.op in OPERATIONS and OPERATIONS[node.op].reduces is Rank.OPTIMIZER
         }
+
+    @cached_property
+    def draws(self) -> tuple[Expr, ...]:
+        """The random operations that the outputs need, in the order of their sites."""
+        return tuple(sorted(filter(is_random, self.nodes), key=draw_number))
 
     @cached_property
     def is_elementwise(self) -> bool:

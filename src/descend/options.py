@@ -52,7 +52,7 @@ class Options:
             out, as the paper does with the last layer. Rows are those of the first dimension, as torch's layers have
             their outputs there.
         ema_decay: keep an exponential moving average of the weights with this decay per step.
-        seed: chooses the random numbers of stochastic rounding.
+        seed: chooses the random numbers of stochastic rounding, and of rules that draw some.
 
     Raises:
         TypeError: for what is no number, bool, int or dtype where one is expected.

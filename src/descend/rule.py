@@ -202,17 +202,19 @@ class Rule:
         state: Mapping[str, Mapping[str, Tensor]],
         *,
         maximize: bool = False,
+        seed: int = 0,
         **hyper_parameters: object,
     ) -> tuple[dict[str, Tensor], dict[str, dict[str, Tensor]]]:
         """One step as a pure function: new parameters and new state; the arguments stay as they are.
 
         Differentiable in every tensor given, hyper-parameters included, and fit for `torch.func.grad` and `vmap`.
         A parameter without an entry in `grads` is passed on unchanged. Under vmap the gradient of a `where` whose
-        condition is batched is that of both sides.
+        condition is batched is that of both sides. `seed` chooses the random numbers of a rule that draws some: they
+        are those of an optimizer with this seed and the same parameters in this order.
         """
         from descend.backends import pure
 
-        return pure.update(self, params, grads, state, maximize, **hyper_parameters)
+        return pure.update(self, params, grads, state, maximize, seed, **hyper_parameters)
 
     def latex(self, **hyper_parameters: Any) -> str:
         """The variant's mathematics as LaTeX, an aligned environment."""

@@ -61,22 +61,18 @@ def step(optimizer: Optimizer, closure: Callable[[], Any] | None) -> Any:
     for group, (flags, asked, _) in zip(optimizer._known_groups, reads, strict=True):
         _guard(group, flags, asked)
     # all gradients before any state: dynamo guards the identity of a gradient that it finds by a key of `state`
-    stepped = [
-        (place, p, p.grad)
-        for place, group in enumerate(optimizer._known_groups)
-        for p in group["params"]
-        if p.grad is not None
-    ]
-    entries = [optimizer.state.get(p, {}) for _, p, _ in stepped]
+    params = [(place, p) for place, group in enumerate(optimizer._known_groups) for p in group["params"]]
+    stepped = [(place, ordinal, p, p.grad) for ordinal, (place, p) in enumerate(params) if p.grad is not None]
+    entries = [optimizer.state.get(p, {}) for _, _, p, _ in stepped]
     held = [
         {key: entry[key] for key in reads[place][2] if key in entry}
-        for (place, _, _), entry in zip(stepped, entries, strict=True)
+        for (place, *_), entry in zip(stepped, entries, strict=True)
     ]
     # what raises in a graph must do so before no_grad, which would stay in force
     numbers = torch.ops.descend.begin_step(optimizer._ticket, size)  # type: ignore[attr-defined]
     with torch.no_grad():
         new_params, new_held = new_values(handle, stepped, held, numbers)
-        for (_, p, _), entry, new, values in zip(stepped, held, new_params, new_held, strict=True):
+        for (_, _, p, _), entry, new, values in zip(stepped, held, new_params, new_held, strict=True):
             _write(p, new)
             for key, value in values.items():
                 if key in entry:
@@ -247,7 +243,7 @@ def _(ticket: Tensor, size: int) -> Tensor:
 @torch._dynamo.nonstrict_trace
 def new_values(
     handle: int,
-    stepped: list[tuple[int, Tensor, Tensor]],
+    stepped: list[tuple[int, int, Tensor, Tensor]],
     held: list[dict[str, Tensor]],
     numbers: Tensor,
 ) -> tuple[list[Tensor], list[dict[str, Tensor]]]:
@@ -255,7 +251,8 @@ def new_values(
 
     Args:
         handle: the optimizer's, from `_enter`.
-        stepped: the parameters that have a gradient: the index of the group, the parameter, the gradient.
+        stepped: the parameters that have a gradient: the index of the group, the place in the optimizer, the parameter,
+            the gradient.
         held: of each of them the state that it has.
         numbers: the numbers in force, as `begin_step` gives them.
 
@@ -266,7 +263,7 @@ def new_values(
     with torch.no_grad():
         values = _values(optimizer, numbers)
         work = _Gathered(optimizer, values)
-        for ordinal, ((place, param, grad), entries) in enumerate(zip(stepped, held, strict=True)):
+        for (place, ordinal, param, grad), entries in zip(stepped, held, strict=True):
             work.add(ordinal, place, param, grad, entries)
         return work.results()
 
@@ -291,10 +288,11 @@ class _Gathered:
         self.optimizer, self.values = optimizer, values
         self.shared = optimizer.options.numbers(None, keeps_tensors=True)
         self.by_rule: dict[Rule, dict[Any, eager.Bucket]] = {}
-        self.params: list[Tensor] = []
-        self.entries: list[dict[str, Tensor]] = []  # by parameter, what its state holds
-        self.missing: list[dict[str, Tensor]] = []  # and those of it that the step creates
-        self.memory: list[list[Tensor]] = []  # what a new value must not share memory with
+        # by the place in the optimizer
+        self.params: dict[int, Tensor] = {}
+        self.entries: dict[int, dict[str, Tensor]] = {}  # what the state holds
+        self.missing: dict[int, dict[str, Tensor]] = {}  # and those of it that the step creates
+        self.memory: dict[int, list[Tensor]] = {}  # what a new value must not share memory with
 
     def add(self, ordinal: int, place: int, param: Tensor, grad: Tensor, held: Mapping[str, Tensor]) -> None:
         """Take in a parameter that has a gradient."""
@@ -311,7 +309,8 @@ class _Gathered:
         buckets = self.by_rule.setdefault(rule, {})
         if key not in buckets:
             values = {**self.shared, **self.values[place]}
-            buckets[key] = eager.Bucket(settled, [], [], {}, values, [], [], [], [], reads_scalars=False)
+            seed = optimizer.options.seed
+            buckets[key] = eager.Bucket(settled, [], [], {}, values, [], [], [], [], seed, reads_scalars=False)
         bucket = buckets[key]
         bucket.params.append(storage.real(param))
         bucket.grads.append(storage.real(grad))
@@ -322,16 +321,14 @@ class _Gathered:
         bucket.ordinals.append(ordinal)
         bucket.counts.append(param.numel())
         bucket.rows.append(storage.rows_of(param))
-        self.params.append(param)
-        self.entries.append(entries)
-        self.missing.append(missing)
-        self.memory.append([param, grad, *entries.values()])
+        self.params[ordinal], self.entries[ordinal], self.missing[ordinal] = param, entries, missing
+        self.memory[ordinal] = [param, grad, *entries.values()]
 
     def results(self) -> tuple[list[Tensor], list[dict[str, Tensor]]]:
         """The new parameters, and of each the new value of every entry of its state."""
         if self.optimizer.options.clip_norm is not None:
             self._clip(self.optimizer.options.clip_norm)
-        new_params, new_entries = list(self.params), [dict(entries) for entries in self.missing]
+        new_params, new_entries = dict(self.params), {place: dict(held) for place, held in self.missing.items()}
         for rule, buckets in self.by_rule.items():
             together = list(buckets.values())
             for bucket, result in zip(together, eager.advance(together, {}, np.float64(0)), strict=True):
@@ -343,7 +340,7 @@ class _Gathered:
                     for name, value in values.items():
                         key = bucket.formula.slots[name].key
                         new_entries[ordinal][key] = self._stored(value, self._like(bucket, name, ordinal), ordinal)
-        return new_params, new_entries
+        return list(new_params.values()), list(new_entries.values())
 
     def _like(self, bucket: eager.Bucket, name: str, ordinal: int) -> Tensor:
         """A tensor in the type and shape in which a slot is stored."""

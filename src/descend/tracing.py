@@ -19,7 +19,9 @@ from descend.expr import (
     Rank,
     ask_ndim,
     call_site,
+    draw_site,
     hyper_of,
+    is_random,
     leaf,
     on_new_node,
     operand,
@@ -36,6 +38,7 @@ if TYPE_CHECKING:
     from descend.rule import Rule
 
 INPUTS: Final = {"p": parameter, "g": gradient, "t": step}
+_NO_STEP: Final = "declare t in the signature, def name(p, g, t, ...): random numbers are a function of the step"
 
 
 def active(x: Expr | float) -> bool:
@@ -105,6 +108,7 @@ class Trace:
     maximize: bool
     bindings: list[tuple[str, Expr]] = field(default_factory=list)
     places: list[CallPlace] = field(default_factory=list)
+    draws: int = 0
     frame: FrameType | None = None
 
     def run(self) -> Formula:
@@ -117,6 +121,7 @@ class Trace:
             (on_new_node, self._note_names),
             (ask_ndim, self._answer_ndim),
             (call_site, self._number_call),
+            (draw_site, self._number_draw),
             (_active_hyper_parameters, self.activity),
         ]
         tokens = [(variable, variable.set(value)) for variable, value in contexts]
@@ -154,6 +159,12 @@ class Trace:
         offset = -1 if frame is None else _instruction(frame)
         self.places.append((offset, sum(place[0] == offset for place in self.places)))
         return len(self.places) - 1
+
+    def _number_draw(self) -> int:
+        if "t" not in self.rule.inputs:
+            raise FormulaError(_NO_STEP)
+        self.draws += 1
+        return self.draws - 1
 
     def _note_names(self) -> None:
         frame = self._author_s_frame()
@@ -203,6 +214,7 @@ class Trace:
                 if not (root.op == "slot" and slot_of(root)[0] == name):  # a slot kept as it is
                     outputs[name] = root
         self._verify(outputs)
+        self._verify_draws(outputs)
         return outputs
 
     def _verify(self, outputs: Mapping[str, Expr]) -> None:
@@ -232,3 +244,12 @@ class Trace:
                     self.rule.refuse(
                         f"it reads slot {name!r} but never assigns it; return it: dict(..., {name}={name})"
                     )
+
+    def _verify_draws(self, outputs: Mapping[str, Expr]) -> None:
+        """Refuse what only expressions that no vocabulary function made can hold: no step, or two draws of one site."""
+        sites: dict[object, Expr] = {}
+        for node in filter(is_random, walk(outputs.values())):
+            if "t" not in self.rule.inputs:
+                self.rule.refuse(_NO_STEP)
+            if sites.setdefault(node.value, node) is not node:
+                self.rule.refuse(f"two random operations have site {node.value}; give each call of apply its own")

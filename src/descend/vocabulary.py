@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from descend.expr import Expr, FormulaError, Operand, apply, call_site, leaf, operand, slot_of
+from descend.expr import Expr, FormulaError, Operand, apply, call_site, draw_site, leaf, operand, slot_of
+from descend.expr import t as step
 
 
 def sqrt(x: Operand) -> Expr:
@@ -83,6 +84,23 @@ def clip_units(x: Operand, weights: Operand, limit: Operand, least: Operand = 1e
     return apply("clip_units", x, weights, limit, least)
 
 
+def normal(std: Operand) -> Expr:
+    """A normal random number for every element, with mean 0 and standard deviation `std`; each call draws anew.
+
+    Random numbers are a function of the optimizer's seed, of t, of the parameter's place in the optimizer, of the call
+    and of the element. A rule that draws them declares t.
+    """
+    return apply("normal", std, step, site=_draw())
+
+
+def keep(x: Operand, q: Operand) -> Expr:
+    """`x` with probability `q`, else 0, drawn for every element; each call draws anew. Nothing is scaled by 1 / q.
+
+    What Bello et al. 2017, arXiv:1709.07417, write drop(x, 0.3) is keep(x, 0.7). Random numbers are those of `normal`.
+    """
+    return apply("keep", x, q, step, site=_draw())
+
+
 def push(window: Expr, x: Operand) -> Expr:
     """The window with `x` as its last value, and without its first if it was full."""
     return apply("push", window, x)
@@ -126,6 +144,13 @@ def global_mean(x: Operand) -> Expr:
 def global_norm(x: Operand) -> Expr:
     """The Euclidean norm over all elements of all parameters with a gradient that the same rule steps."""
     return apply("global_norm", x, site=_site())
+
+
+def _draw() -> int:
+    number = draw_site.get()
+    if number is None:
+        raise FormulaError("normal and keep can be written only inside a rule")
+    return number()
 
 
 def _site() -> int:

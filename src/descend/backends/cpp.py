@@ -10,14 +10,14 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Final
 
-from descend.backends.cpp_expressions import CHOICE, FUNCTIONS, WORDS, HostWords, Writer
+from descend.backends.cpp_expressions import FUNCTIONS, WORDS, HostWords, Writer
+from descend.backends.cpp_passes import PassCode
 from descend.backends.opaque import HELD_AS
 from descend.backends.plan import Pass, Plan
 from descend.expr import Expr, Rank, hyper_of, slot_of
@@ -33,14 +33,12 @@ STORAGE: Final[Mapping[str, str]] = {
 _OWN: Final = (
     "row rows call count work sums values shared seed step team i j tile valid first start length whole rest chunk "
     "lanes real numel bucket ordinal index tensor load store copy add_up add_up_squares total_of visit chunks_of "
-    "sum_of mean_of norm_of fetch fused random_tile store_stochastically infinity not_a_number split block philox "
-    "TILE CHUNK LANES Team Tensor Call Body Sweep Row bfloat16 float16"
+    "sum_of mean_of norm_of fetch fused random_tile uniform normal_quantile store_stochastically infinity not_a_number "
+    "drawn_at split block philox TILE CHUNK LANES Team Tensor Call Body Sweep Row bfloat16 float16"
 )
 _TAKEN: Final = WORDS | frozenset(FUNCTIONS.values()) | frozenset(_OWN.split())
 """Names that the kernel uses itself, so that no value of the author's can have them."""
 
-_LONG: Final = 6
-"""An expression of more operations than this gets a line of its own."""
 _HERE: Final = Path(__file__).parent
 
 
@@ -130,7 +128,7 @@ class _Kernel:
         own = (
             name.endswith("_")
             or name.startswith("_")
-            or re.match(r"random_|slot\d|terms\d|pass\d|chunk\d|between\d", name)
+            or re.match(r"random_|draw\d|slot\d|terms\d|pass\d|chunk\d|between\d", name)
         )
         return name.isascii() and not name.isupper() and not own and name not in self.taken
 
@@ -166,7 +164,7 @@ class _Kernel:
         }
 
     def text(self) -> str:
-        passes = [_PassCode(self, number, sweep) for number, sweep in enumerate(self.plan.passes)]
+        passes = [PassCode(self, number, sweep) for number, sweep in enumerate(self.plan.passes)]
         parts = [self._head(), self._row()]
         parts += [part for code in passes for part in (code.tiles(), code.chunk())]
         parts += [self._between(number, sweep, following) for number, sweep, following in self._steps() if following]
@@ -191,7 +189,11 @@ class _Kernel:
 
     def pointer(self, name: str, is_written: bool) -> str:
         """The type of a pointer to a stream."""
-        return f"{'' if is_written else 'const '}{STORAGE[self.storage.of(self.plan, name)]}*"
+        return f"{'' if is_written else 'const '}{self.stored_as(name)}*"
+
+    def stored_as(self, name: str) -> str:
+        """The type that a stream's elements are stored in."""
+        return STORAGE[self.storage.of(self.plan, name)]
 
     def scalar_lines(self, nodes: Sequence[Expr], real: str) -> list[str]:
         """Scalars read from their tables, with what the host computes for them in words."""
@@ -268,133 +270,3 @@ class _Kernel:
                 lines.append(f"    {when}between{number}(*call);")
             phase += bool(sweep.calls)
         return "\n".join([*lines, "}"])
-
-
-@dataclass
-class _PassCode:
-    """Writes one pass of a kernel."""
-
-    kernel: _Kernel
-    number: int
-    sweep: Pass
-
-    @cached_property
-    def written(self) -> set[str]:
-        return {name for name, _ in self.sweep.stores}
-
-    @cached_property
-    def loaded(self) -> set[str]:
-        return {self.kernel.plan.stream_of(leaf) for leaf in self.sweep.loads}
-
-    @cached_property
-    def streams(self) -> list[str]:
-        return [name for name in self.kernel.plan.streams if name in self.written | self.loaded]
-
-    def called(self, stream: str) -> str:
-        """The name of a stream in the kernel."""
-        return self.kernel.streams[stream]
-
-    @cached_property
-    def scalars(self) -> list[Expr]:
-        """The scalars that the elements meet."""
-        read = [a for node in self.sweep.body for a in node.args] + [root for _, root in self.sweep.stores]
-        return list(dict.fromkeys(node for node in read if node.rank < Rank.ELEMENT and node.op != "constant"))
-
-    @cached_property
-    def tables(self) -> list[str]:
-        read = {self.kernel.places[node][0] for node in self.scalars}
-        return [table for table in self.kernel.tables if table in read]
-
-    @cached_property
-    def random(self) -> list[str]:
-        """The streams that are rounded stochastically."""
-        return [name for name, _ in self.sweep.stores if self.kernel.storage.is_stochastic(name)]
-
-    def tiles(self) -> str:
-        """The function that takes whole tiles."""
-        arguments = ["int64_t count"]
-        arguments += [f"{self.kernel.pointer(n, n in self.written)} __restrict {self.called(n)}_" for n in self.streams]
-        arguments += [f"const double* {table}" for table in self.tables]
-        arguments += ["int64_t valid", "double* __restrict lanes"] if self.sweep.reductions else []
-        arguments += ["const Call<Row>& call", "const Row& row", "int64_t first"] if self.random else []
-        lines = [f"static __attribute__((noinline)) void pass{self.number}({', '.join(arguments)}) {{"]
-        lines += _indented(self.kernel.scalar_lines(self.scalars, "real"))
-        lines.append("    for (int64_t tile = 0; tile < count; tile += TILE) {")
-        lines += _indented([f"real terms{r}[TILE];" for r, _ in enumerate(self.sweep.reductions)], 2)
-        for name in self.random:
-            site = list(self.kernel.plan.formula.outputs).index(name)
-            where = f"call.seed, {site}, call.step, static_cast<uint32_t>(row.ordinal), first + tile"
-            bits = f"random_{self.called(name)}"
-            lines += _indented([f"uint16_t {bits}[TILE];", f"random_tile({where}, {bits});"], 2)
-        lines += ["        for (int64_t j = 0; j < TILE; j++) {", "            const int64_t i = tile + j;"]
-        lines += [*_indented(self._elements(), 3), "        }"]
-        for r, node in enumerate(self.sweep.reductions):
-            add = "add_up_squares" if node.op.endswith("norm") else "add_up"
-            lines.append(f"        {add}(terms{r}, lanes + {r} * LANES);")
-        return "\n".join([*lines, "    }", "}"])
-
-    def _elements(self) -> list[str]:
-        """What is done with one element."""
-        sweep, kernel = self.sweep, self.kernel
-        uses = Counter(arg for node in sweep.body for arg in node.args)
-        uses.update(root for _, root in sweep.stores)
-        uses.update(node.args[0] for node in sweep.reductions)
-        known = {node: kernel.names[node] for node in [*sweep.loads, *self.scalars]}
-        writer = Writer(known, "real")
-        lines = [
-            f"const real {known[leaf]} = load({self.called(kernel.plan.stream_of(leaf))}_[i]);" for leaf in sweep.loads
-        ]
-        unnamed = 0
-        for node in sweep.body:
-            name = kernel.names.get(node)
-            if name is None and (uses[node] > 1 or _length(node, known) > _LONG):
-                unnamed += 1
-                name = f"x{unnamed}"
-                while name in kernel.taken:
-                    unnamed += 1
-                    name = f"x{unnamed}"
-            if name is not None:
-                lines.append(f"const {'bool' if node.condition else 'real'} {name} = {writer.write(node)};")
-                known[node] = name
-        for r, node in enumerate(sweep.reductions):
-            lines.append(f"terms{r}[j] = i < valid ? {writer.write(node.args[0], CHOICE + 1)} : real(0);")
-        for name, root in sweep.stores:
-            random = f", random_{self.called(name)}[j]" if name in self.random else ""
-            store = "store_stochastically" if random else "store"
-            lines.append(f"{store}({writer.write(root)}{random}, {self.called(name)}_[i]);")
-        return lines
-
-    def chunk(self) -> str:
-        """The function that takes a chunk apart into tiles."""
-        head = "const Call<Row>& call, const Row& row, int64_t index, int64_t start, int64_t length, int64_t chunk"
-        reductions, called = len(self.sweep.reductions), list(map(self.called, self.streams))
-        lines = ["const int64_t whole = length / TILE * TILE, rest = length - whole;"]
-        if reductions:
-            lines.append(f"double lanes[{reductions} * LANES] = {{}};")
-        lines.append(f"if (whole) {self._call('whole', 'whole', [f'row.{n} + start' for n in called], 'start')};")
-        lines.append("if (rest) {")
-        types = [STORAGE[self.kernel.storage.of(self.kernel.plan, name)] for name in self.streams]
-        lines += _indented([f"{kind} {name}[TILE] = {{}};" for kind, name in zip(types, called, strict=True)])
-        loaded = [self.called(name) for name in self.streams if name in self.loaded]
-        lines += _indented([f"copy({name}, row.{name} + start + whole, rest);" for name in loaded])
-        lines.append(f"    {self._call('TILE', 'rest', called, 'start + whole')};")
-        stored = [self.called(name) for name, _ in self.sweep.stores]
-        lines += _indented([f"copy(row.{name} + start + whole, {name}, rest);" for name in stored])
-        lines.append("}")
-        for r in range(reductions):
-            lines.append(f"call.sums[chunk * {reductions} + {r}] = total_of(lanes + {r} * LANES, LANES, 1);")
-        return "\n".join([f"static void chunk{self.number}({head}) {{", *_indented(lines), "}"])
-
-    def _call(self, count: str, valid: str, pointers: Sequence[str], first: str) -> str:
-        rows = self.kernel.rows_of_tables()
-        arguments = [count, *pointers, *(rows[table] for table in self.tables)]
-        arguments += [valid, "lanes"] if self.sweep.reductions else []
-        arguments += ["call", "row", first] if self.random else []
-        return f"pass{self.number}({', '.join(arguments)})"
-
-
-def _length(node: Expr, names: Mapping[Expr, str]) -> int:
-    """How many operations would stand in the line that writes the node."""
-    if node in names or not node.args:
-        return 0
-    return 1 + sum(_length(a, names) for a in node.args)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from descend.expr import WINDOWS, Expr, hyper_of, slot_of
+from descend.formula import draw_number
 
 FUNCTIONS: Final[Mapping[str, str]] = {
     "pow": "power",
@@ -38,6 +39,8 @@ OPERATORS: Final[Mapping[str, tuple[str, int]]] = {
 """Operators and how tightly they bind. `neg`, `where` and leaves are written by `Writer` itself."""
 
 CHOICE: Final = 0
+_COMPARED: Final = 2
+_FACTOR: Final = 4
 _PREFIX: Final = 5
 _CALL: Final = 6
 
@@ -88,9 +91,19 @@ class Writer:
         """A number."""
         return literal(value, self.real)
 
+    def uniform(self, node: Expr) -> str:
+        """The uniform number of a random operation, from the random bits of its tile."""
+        name = f"draw{draw_number(node)}"
+        return f"uniform<{self.real}>({name}_high[j], {name}_low[j])"
+
     def _operation(self, node: Expr) -> tuple[str, int]:
         if node.op in FUNCTIONS:
             return f"{FUNCTIONS[node.op]}({', '.join(self.write(a) for a in node.args)})", _CALL
+        if node.op == "normal":
+            return f"{self.write(node.args[0], _FACTOR)} * normal_quantile({self.uniform(node)})", _FACTOR
+        if node.op == "keep":
+            x, q = (self.write(arg, _COMPARED + 1) for arg in node.args[:2])
+            return f"{self.uniform(node)} < {q} ? {x} : {self.constant(0)}", CHOICE
         if node.op == "neg":
             return f"-{self.write(node.args[0], _CALL)}", _PREFIX
         if node.op == "where":

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from descend.backends.draws import DRAWS, Draw
 from descend.backends.opaque import OPAQUE
 from descend.backends.operations import (
     HOST,
@@ -26,7 +27,7 @@ from descend.backends.operations import (
 )
 from descend.backends.storage import real, scalar_dtype
 from descend.expr import OPERATIONS, WINDOWS, Expr, Rank, hyper_of, slot_of, walk
-from descend.formula import CallPlace
+from descend.formula import CallPlace, draw_number
 from descend.rule import Formula
 
 EXACT_IN_FLOAT32: Final = 2**24
@@ -46,6 +47,8 @@ class Bucket:
         ordinals: the parameters' places in the optimizer, in whose order global reductions are added up.
         counts: the parameters' numbers of elements (a complex number is one).
         rows: the sizes of their first dimensions.
+        seed: what random operations draw with.
+        firsts: the indices of the first elements in the parameters, where those are cut into pieces.
         foreach: whether torch's multi-tensor functions may be used (they are not differentiable).
         reads_scalars: whether a tensor's one number may be read, which waits for its device; if not, scalars stay
             tensors there, as a captured graph needs it.
@@ -60,6 +63,8 @@ class Bucket:
     ordinals: list[int]
     counts: list[int]
     rows: list[int]
+    seed: int = 0
+    firsts: Sequence[int] = ()
     foreach: bool = False
     reads_scalars: bool = True
 
@@ -211,6 +216,8 @@ class _Work:
         args = [self.values[a] for a in node.args]
         if node.op in WINDOWS:
             return window_operation(node, args)
+        if OPERATIONS[node.op].random:
+            return self._computed(node, self._drawn(node, args))
         if all(_is_host(a) for a in args):
             return HOST[node.op](*args)
         if node.op == "where" and isinstance(args[0], Tensor) and self.bucket.reads_scalars and _is_one_number(args[0]):
@@ -235,6 +242,20 @@ class _Work:
                 torch.as_tensor(TORCH[node.op](*(pick(a, i) for a in args)), device=like.device)
                 for i in range(len(self.bucket.params))
             ]
+        return self._computed(node, result)
+
+    def _drawn(self, node: Expr, args: Sequence[Value]) -> list[Tensor]:
+        """The values of a random operation."""
+        bucket, (*rest, t), number = self.bucket, args, draw_number(node)
+        firsts = bucket.firsts or [0] * len(bucket.params)
+        drawn = []
+        for i, (param, ordinal, first) in enumerate(zip(bucket.params, bucket.ordinals, firsts, strict=True)):
+            draw = Draw(bucket.seed, pick(t, i), ordinal, number, first)
+            drawn.append(DRAWS[node.op](draw.uniform(param, self.dtype), *(pick(a, i) for a in rest)))
+        return drawn
+
+    def _computed(self, node: Expr, result: list[Tensor]) -> list[Tensor]:
+        """Note that a value was computed, and give back the memory of what nothing reads any more."""
         self.temporaries.add(node)
         for arg in node.args:
             self.uses[arg] -= 1

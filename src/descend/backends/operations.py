@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import operator
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, Final
 
 import numpy as np
@@ -58,14 +59,16 @@ def _divide(a: Value, b: Value) -> Tensor:
     return quotient
 
 
-def _maximum(a: Value, b: Value) -> Tensor:
+def _extreme(op: str, a: Value, b: Value) -> Value:
+    """The larger or smaller of two, one of which may be a number; of two numbers, as the host has it."""
+    if not isinstance(a, Tensor) and not isinstance(b, Tensor):
+        return HOST[op](a, b)  # inside of a clip, whose other bound is a tensor
     tensor = a if isinstance(a, Tensor) else b
-    return torch.maximum(_like(a, tensor), _like(b, tensor))
+    chosen: Tensor = getattr(torch, op)(_like(a, tensor), _like(b, tensor))
+    return chosen
 
 
-def _minimum(a: Value, b: Value) -> Tensor:
-    tensor = a if isinstance(a, Tensor) else b
-    return torch.minimum(_like(a, tensor), _like(b, tensor))
+_maximum, _minimum = partial(_extreme, "maximum"), partial(_extreme, "minimum")
 
 
 def _where(condition: Value, a: Value, b: Value) -> Value:

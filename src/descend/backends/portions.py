@@ -69,6 +69,7 @@ def sweep(
             ordinals=[bucket.ordinals[i] for i in portion.indices],
             counts=counts,
             rows=[bucket.rows[i] for i in portion.indices],
+            firsts=portion.firsts,
             t=[bucket.t[i] for i in portion.indices] if isinstance(bucket.t, list) else bucket.t,
         )
         (result,) = advance([piece], {}, 0)

@@ -274,4 +274,30 @@ static inline void random_tile(
     }
 }
 
+// ---- random numbers
+
+// The middle of one of 2^23 equal parts of (0, 1), exact, by the upper 23 of 32 random bits.
+template <class real>
+static inline real uniform(uint16_t high, uint16_t low) {
+    const int32_t part = (int32_t)((uint32_t)high << 7 | (uint32_t)low >> 9);
+    return ((real)part + (real)0.5) * (real)0x1p-23;
+}
+
+// The standard normal number below which a share u of all lies, for u from 2^-24 to 1 - 2^-24: Wichura 1988, "Algorithm
+// AS 241", Applied Statistics 37, its PPND7, which has 7 digits.
+template <class real>
+static inline real normal_quantile(real u) {
+    const real q = u - (real)0.5;
+    const real r = (real)0.180625 - q * q;
+    const real upper =
+        (((real)59.109374720 * r + (real)159.29113202) * r + (real)50.434271938) * r + (real)3.3871327179;
+    const real lower = (((real)67.187563600 * r + (real)78.757757664) * r + (real)17.895169469) * r + 1;
+    const real s = square_root(-logarithm((real)0.5 - absolute(q))) - (real)1.6;  // of the smaller share, exact
+    const real upper_tail =
+        (((real)0.17023821103 * s + (real)1.3067284816) * s + (real)2.7568153900) * s + (real)1.4234372777;
+    const real lower_tail = ((real)0.12021132975 * s + (real)0.73700164250) * s + 1;
+    const real tail = upper_tail / lower_tail;
+    return absolute(q) <= (real)0.425 ? q * upper / lower : q < 0 ? -tail : tail;
+}
+
 }  // namespace

@@ -34,6 +34,7 @@ def update(
     grads: Mapping[str, Tensor],
     state: Mapping[str, Mapping[str, Tensor]],
     maximize: bool = False,
+    seed: int = 0,
     **hyper_parameters: Any,
 ) -> tuple[dict[str, Tensor], dict[str, dict[str, Tensor]]]:
     """See `Rule.update`."""
@@ -50,7 +51,8 @@ def update(
     if not stepped:
         return new_params, new_state
     buckets = []
-    for ordinal, name in enumerate(stepped):
+    ordinals = {name: ordinal for ordinal, name in enumerate(params)}
+    for name in stepped:
         param, entry = params[name], state[name]
         formula = rule.formula(ndim=param.ndim, maximize=maximize, **hyper_parameters)
         formula = formula.settle(frozenset(s for s, slot in formula.slots.items() if slot.key not in entry))
@@ -64,9 +66,10 @@ def update(
                 slots,
                 values,
                 t,
-                [ordinal],
+                [ordinals[name]],
                 [param.numel()],
                 [rows_of(param)],
+                seed,
             )
         )
     held = {s: x[0] for bucket in buckets[::-1] for s, x in bucket.slots.items() if rule.slots[s].is_shared}

@@ -25,14 +25,21 @@ _Words = tuple[Tensor, Tensor, Tensor, Tensor]
 
 
 def random_bits(
-    count: int, *, seed: int, step: int, ordinal: int, site: int, first: int = 0, device: torch.device | str = "cpu"
+    count: int,
+    *,
+    seed: int,
+    step: int | Tensor,
+    ordinal: int,
+    site: int,
+    first: int = 0,
+    device: torch.device | str = "cpu",
 ) -> Tensor:
     """16 uniform random bits for each of the elements first to first + count - 1, as int32.
 
     Args:
         count: how many elements.
         seed: the optimizer's seed, of which 64 bits count.
-        step: the step being taken, of which 32 bits count.
+        step: the step being taken, of which 32 bits count; as a tensor of int64 it may stand in a graph or for many.
         ordinal: the parameter's place in the optimizer.
         site: tells the draws within one step of one parameter apart.
         first: the index of the first element in its parameter.
@@ -43,13 +50,37 @@ def random_bits(
     """
     if count < 0 or first < 0:
         raise ValueError(f"count and first must be at least 0, not {count} and {first}; elements are numbered from 0")
+    keys = seed & _LOW, (seed >> 32 & _LOW) ^ site
+    if isinstance(step, Tensor):
+        drawn: Tensor = _bits_of(step.to(device), count, *keys, ordinal & _LOW, first)
+        return drawn
     bits = torch.empty(count, dtype=torch.int32, device=device)
     for start, stop in _portions(first, first + count):
-        tiles = range(start // _TILE, -(-stop // _TILE))
-        drawn = _tiles(tiles, seed, step, ordinal, site, bits.device)
-        skipped = start - tiles.start * _TILE
-        bits[start - first : stop - first] = drawn[skipped : skipped + stop - start]
+        at = torch.tensor(step & _LOW, device=device)
+        bits[start - first : stop - first] = _whole_bits(at, stop - start, *keys, ordinal & _LOW, start)
     return bits
+
+
+@torch.library.custom_op("descend::random_bits", mutates_args=())
+def _bits_of(step: Tensor, count: int, key0: int, key1: int, ordinal: int, first: int) -> Tensor:
+    """What `random_bits` gives, as one node of a graph: where a compiler fuses it, it writes each round many times."""
+    return _whole_bits(step, count, key0, key1, ordinal, first)
+
+
+@_bits_of.register_fake
+def _(step: Tensor, count: int, key0: int, key1: int, ordinal: int, first: int) -> Tensor:
+    return step.new_empty(count, dtype=torch.int32)
+
+
+def _bits_of_many(
+    info: object, dims: tuple[int | None, ...], step: Tensor, count: int, key0: int, key1: int, ordinal: int, first: int
+) -> tuple[Tensor, int]:
+    """The rule of vmap: steps of many parameters."""
+    steps = step.movedim(dims[0] or 0, 0).view(-1, 1, 1, 1)
+    return _whole_bits(steps, count, key0, key1, ordinal, first), 0
+
+
+_bits_of.register_vmap(_bits_of_many)
 
 
 def round_stochastically(x: Tensor, bits: Tensor) -> Tensor:
@@ -109,26 +140,33 @@ def _portions(start: int, stop: int) -> Iterator[tuple[int, int]]:
         start = end
 
 
-def _tiles(tiles: range, seed: int, step: int, ordinal: int, site: int, device: torch.device) -> Tensor:
-    """The bits of whole tiles, as int64."""
-    blocks = torch.arange(tiles.start * _BLOCKS, tiles.stop * _BLOCKS, device=device).view(-1, 1, _BLOCKS)
+def _whole_bits(step: Tensor, count: int, key0: int, key1: int, ordinal: int, first: int) -> Tensor:
+    """What `random_bits` gives for one step, in one piece; for steps of shape (n, 1, 1, 1), n rows of it."""
+    tiles = range(first // _TILE, -(-(first + count) // _TILE))
+    blocks = torch.arange(tiles.start * _BLOCKS, tiles.stop * _BLOCKS, device=step.device).view(-1, 1, _BLOCKS)
     counter = (
         blocks & _LOW,
         blocks >> 32,
-        torch.full_like(blocks, step & _LOW),
-        torch.full_like(blocks, ordinal & _LOW),
+        torch.zeros_like(blocks) + (step & _LOW),
+        torch.full_like(blocks, ordinal),
     )
-    words = philox(counter, seed & _LOW, (seed >> 32 & _LOW) ^ site)
-    return torch.cat([half for word in words for half in (word & 0xFFFF, word >> 16)], dim=1).view(-1)
+    words = philox(counter, key0, key1)
+    halves = torch.cat([half for word in words for half in (word & 0xFFFF, word >> 16)], dim=-2)
+    skipped = first - tiles.start * _TILE
+    return halves.flatten(-3)[..., skipped : skipped + count].to(torch.int32)
 
 
 def philox(counter: _Words, key0: int, key1: int) -> _Words:
     """Philox4x32-10: a counter to four random words, numbers of 32 bits held in int64 tensors and integers."""
     a, b, c, d = counter
     for _ in range(10):
-        # a product of 64 bits wraps around into the sign; shifted down, its upper half is masked clean
-        left, right = a * 0xD2511F53, c * 0xCD9E8D57
-        a, b = (right >> 32 & _LOW) ^ b ^ key0, right & _LOW
-        c, d = (left >> 32 & _LOW) ^ d ^ key1, left & _LOW
+        # the products with 0xD2511F53 and 0xCD9E8D57 less 2^32, which do not overflow; the upper halves lack a and c
+        left, right = a * (0xD2511F53 - 2**32), c * (0xCD9E8D57 - 2**32)
+        a, b, c, d = (
+            ((right >> 32) + c) ^ b ^ key0,
+            right & _LOW,
+            ((left >> 32) + a) ^ d ^ key1,
+            left & _LOW,
+        )
         key0, key1 = (key0 + 0x9E3779B9) & _LOW, (key1 + 0xBB67AE85) & _LOW
     return a, b, c, d

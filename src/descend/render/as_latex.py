@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from descend.render.notation import Equation, Node
+from descend.render.notation import NORMAL, Equation, Node
 from descend.render.printing import ATOM, Printer
 from descend.render.symbols import GREEK, SIGNS, Symbol
 
@@ -73,6 +73,7 @@ class _LaTeX(Printer):
 
     def call(self, name: str, arguments: list[str], over: str) -> str:
         function = f"\\{name}" if name in _KNOWN_FUNCTIONS else f"\\operatorname{{{name}}}"
+        function = "\\mathcal{N}" if name == NORMAL else function
         return function + self._over(over) + self.fenced("(", ", ".join(arguments), ")")
 
     def bars(self, inside: str, bar: str, over: str) -> str:

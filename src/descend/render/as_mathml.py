@@ -6,7 +6,7 @@ import re
 from html import escape
 from typing import Final
 
-from descend.render.notation import Equation, Node
+from descend.render.notation import NORMAL, Equation, Node
 from descend.render.printing import ATOM, Printer
 from descend.render.symbols import SIGNS, Symbol
 
@@ -92,7 +92,8 @@ class _MathML(Printer):
         return f"<msqrt>{self.write(inside)}</msqrt>"
 
     def call(self, name: str, arguments: list[str], over: str) -> str:
-        function = _attached(f"<mi>{name}</mi>", over and f"<mtext>{over}</mtext>", "")
+        letters = "𝒩" if name == NORMAL else name
+        function = _attached(f"<mi>{letters}</mi>", over and f"<mtext>{over}</mtext>", "")
         return self.row(function, "<mo>&#x2061;</mo>", self.fenced("(", "<mo>,</mo>".join(arguments), ")"))
 
     def bars(self, inside: str, bar: str, over: str) -> str:

@@ -16,7 +16,7 @@ from descend.expr import Expr, hyper_of
 from descend.expr import p as parameter
 from descend.formula import Formula, Slot
 from descend.render.names import RESERVED, Names
-from descend.render.program import Program, as_ema, call_site, is_call_site, number
+from descend.render.program import Program, as_ema, call_site, number, numbered
 from descend.tracing import is_number, is_tuple_of_numbers
 
 _WIDTH: Final = 120
@@ -49,8 +49,8 @@ def python(formula: Formula) -> str:
 class _File:
     def __init__(self, formula: Formula) -> None:
         self.formula, self.rule = formula, formula.rule
-        # A reduction over all parameters is known by the place of its call, so each is called on a line of its own.
-        self.program = Program(formula, frozenset(filter(is_call_site, formula.nodes)))
+        # A reduction over all parameters and a draw are known by the places of their calls: each has a line of its own.
+        self.program = Program(formula, frozenset(filter(numbered, formula.nodes)))
         self.names = Names(self.program)
         is_name = self.rule.name.isidentifier() and not keyword.iskeyword(self.rule.name)
         self.function_name = self.rule.name if is_name and self.rule.name not in RESERVED else "update_rule"
@@ -134,13 +134,20 @@ class _File:
             yield f"{targets[0]}, = {name}" if len(targets) == 1 else f"{', '.join(targets)} = {name}"
         for leaf, name in self.names.kept.items():
             yield f"{name} = {self.program.signature[leaf]}"
-        calls = 0
+        calls = {"global": 0, "random": 0}
         for node in self.program.defined:
-            if is_call_site(node):
-                for _ in range(calls, call_site(node)):  # a call that the author did not use
-                    yield f"{self._word('global_sum')}({self._written(node.args[0], _COMPARISON)})"
-                calls = call_site(node) + 1
+            of = numbered(node)
+            if of is not None:
+                for _ in range(calls[of], call_site(node)):  # a call that the author did not use
+                    yield self._unused_call(of, node)
+                calls[of] = call_site(node) + 1
             yield f"{self.names.of[node]} = {self._expression(node)[0]}"
+
+    def _unused_call(self, of: str, node: Expr) -> str:
+        """A call that only takes the number before that of `node`."""
+        if of == "random":
+            return f"{self._word('normal')}(0)"
+        return f"{self._word('global_sum')}({self._written(node.args[0], _COMPARISON)})"
 
     def _return(self) -> list[str]:
         values = [f"{name}={self._written(root, _COMPARISON)}" for name, root in self.formula.outputs.items()]

@@ -13,12 +13,14 @@ from descend.staging import elements_below, is_opaque, is_reduction, stages, sto
 BYTES: Final = {"float64": 8, "float32": 4, "bfloat16": 2, "float16": 2}
 """The bytes of a value, by the name of its type."""
 
-_TRANSCENDENTAL: Final = {"exp", "log", "tanh"}
+_TRANSCENDENTAL: Final = {"exp", "log", "tanh", "normal"}
 
 
 @dataclass(frozen=True)
 class Cost:
     """What one step costs, per element of the parameters where nothing else is said, beside what opaque calls cost.
+
+    A random operation counts as about what its random bits take, and `normal` as the logarithm that it takes beside.
 
     Attributes:
         reads: bytes read, pass by pass. A value that follows a reduction needs another pass over what it reads.

@@ -11,9 +11,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final, TypeAlias
 
-from descend.expr import Expr, walk
+from descend.expr import Expr, is_random, walk
 from descend.formula import Formula
-from descend.render.program import LARGE, Program, as_ema, is_call_site, number
+from descend.render.program import LARGE, Program, as_ema, draws_twice, is_global, number
 from descend.render.symbols import Symbol, symbols
 
 
@@ -116,6 +116,8 @@ Node: TypeAlias = (
 
 RELATIONS: Final = {"lt": "<", "le": "≤", "gt": ">", "ge": "≥", "eq": "=", "ne": "≠"}
 CALLS: Final = {"minimum": "min", "maximum": "max", "lowest": "min", "highest": "max"}
+NORMAL: Final = "normal"
+"""The normal distribution, of its mean and its variance."""
 ONE: Final = Number("1")
 TWO: Final = Number("2")
 
@@ -133,7 +135,7 @@ def equations(formula: Formula) -> list[Equation]:
 
     Old values carry t-1 and new ones t. A name that is rebound gets a tilde or primes.
     """
-    program = Program(formula)
+    program = Program(formula, draws_twice(formula))
     lines = assigned_lines(program)
     known, plain = assigned_symbols(program, lines)
     walker = _Walker(program, known)
@@ -224,9 +226,12 @@ class _Walker:
             case "neg", [inside]:
                 return Sum((("−", inside),))
             case "mul", [left, right]:
-                return Power(left, TWO) if left == right else Product((*_factors(left), *_factors(right)))
+                is_square = _is_square(node, left == right)
+                return Power(left, TWO) if is_square else Product((*_factors(left), *_factors(right)))
             case "div", [left, right]:
                 return Fraction(left, right)
+            case "normal", [std]:
+                return Call(NORMAL, (Number("0"), std if std == ONE else Power(std, TWO)))
             case "pow", [left, right]:
                 return Power(left, right)
             case "sqrt", [inside]:
@@ -252,8 +257,14 @@ class _Walker:
         return Sum((("+", Product((beta, *_factors(old)))), ("+", Product((weight, *_factors(new))))))
 
 
+def _is_square(product: Expr, alike: bool) -> bool:
+    """Whether both factors are the same value; what is written alike is not where each draws random numbers."""
+    left, right = product.args
+    return left is right or (alike and not any(map(is_random, walk(product.args))))
+
+
 def _over(node: Expr) -> str:
-    return "all" if is_call_site(node) else ""
+    return "all" if is_global(node) else ""
 
 
 def _terms(node: Node) -> tuple[tuple[str, Node], ...]:

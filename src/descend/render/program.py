@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Final
 
-from descend.expr import Expr, constant, leaf, walk
+from descend.expr import Expr, constant, is_random, leaf, walk
 from descend.expr import p as parameter
 from descend.formula import Formula
 from descend.tracing import INPUTS
@@ -61,15 +61,16 @@ class Program:
         One name stands at several nodes where the author rebound it.
         """
         chosen = self._chosen()
-        sites = sorted(filter(is_call_site, chosen), key=call_site)
+        sites = {of: sorted((n for n in chosen if numbered(n) == of), key=call_site) for of in ("global", "random")}
         ordered: dict[Expr, str] = {}
 
         def add(root: Expr) -> None:
             for node in walk([root]):
                 if node not in chosen or node in ordered:
                     continue
-                if is_call_site(node):  # calls are numbered, so those before this one come before it
-                    for earlier in sites:
+                of = numbered(node)
+                if of is not None:  # calls are numbered, so those before this one come before it
+                    for earlier in sites[of]:
                         if call_site(earlier) < call_site(node) and earlier not in ordered:
                             add(earlier)
                 ordered[node] = chosen[node]
@@ -124,12 +125,28 @@ class Program:
         if node.op == "fresh":
             name = str(node.value)
             return (leaf("slot", (name, self.formula.rule.slots[name].shape)),)
+        if is_random(node):
+            return node.args[:-1]  # the step is not written
         return (parameter,) if node.op in ("numel", "rows") else node.args
 
 
-def is_call_site(node: Expr) -> bool:
-    """Whether `node` is a reduction over all parameters; its calls are numbered in the order in which they run."""
+def is_global(node: Expr) -> bool:
+    """Whether `node` is a reduction over all parameters."""
     return node.op.startswith("global_")
+
+
+def numbered(node: Expr) -> str | None:
+    """With what the calls of `node` are numbered, in the order in which they run; most are not."""
+    return "global" if is_global(node) else "random" if is_random(node) else None
+
+
+def draws_twice(formula: Formula) -> frozenset[Expr]:
+    """What would be read as several random numbers if it stood in each place where it is used."""
+    random: set[Expr] = set()
+    for node in formula.nodes:
+        if is_random(node) or any(arg in random for arg in node.args):
+            random.add(node)
+    return frozenset(node for node in random if formula.uses[node] > 1)
 
 
 def call_site(node: Expr) -> int:
