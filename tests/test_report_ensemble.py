@@ -297,7 +297,7 @@ def written():
     findings = SimpleNamespace(scores=scores, lines=[line], plane=plane, trace=[trace])
     task = SimpleNamespace(metric="accuracy", direction="maximize", worst=0, target=0.9)
     known = example(count=2)
-    run = {name: known[name] for name in ("label", "task", "manifest")}
+    run = {name: known[name] for name in ("label", "task", "manifest", "optimizers")}
     return json.loads(json.dumps(study_results.results(task, {"sgd": studied}, {"sgd": findings}, run)))
 
 

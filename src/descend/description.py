@@ -44,9 +44,9 @@ def _rule(name: str) -> Rule:
 
     known = rules.catalog()
     if name.lower() not in known:
-        from descend.experiments.options import rule_name  # needs torch, whose import takes a second
+        from descend.experiments.rule_files import named  # needs torch, whose import takes a second
 
-        name = rule_name(name)
+        return named(name)
     return known[name.lower()]
 
 

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import difflib
 import inspect
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Any, ClassVar
 
 import torch
@@ -145,6 +146,13 @@ def by_name(name: str) -> type[DropIn]:
         hint = elsewhere.get(name.lower()) or _nearest(name.lower(), found)
         raise ValueError(f"there is no optimizer {name!r}; {hint}")
     return found[name.lower()]
+
+
+def of(rule: Rule) -> Callable[..., Optimizer]:
+    """What makes optimizers of a rule from `params` and hyper-parameters: the drop-in class of one that is shipped."""
+    if rules.catalog().get(rule.name) is rule:
+        return classes[rule.title]
+    return partial(Optimizer, rule=rule)
 
 
 def _nearest(name: str, known: Iterable[str]) -> str:

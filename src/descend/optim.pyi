@@ -1,4 +1,5 @@
 # Written by `python -m descend.stubs` (`make stubs`) from the rules; a test holds it to them.
+from collections.abc import Callable
 from inspect import Signature
 from typing import Any, ClassVar
 
@@ -16,6 +17,7 @@ __all__: list[str]
 classes: dict[str, type[DropIn]]
 
 def by_name(name: str) -> type[DropIn]: ...
+def of(rule: Rule) -> Callable[..., Optimizer]: ...
 def make(rule: Rule) -> type[DropIn]: ...
 def twin(name: str) -> type[torch.optim.Optimizer] | None: ...
 

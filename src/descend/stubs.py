@@ -16,6 +16,7 @@ _OPTION_TYPES: Final = {field.name: str(field.type) for field in fields(Options)
 
 _HEAD: Final = """\
 # Written by `python -m descend.stubs` (`make stubs`) from the rules; a test holds it to them.
+from collections.abc import Callable
 from inspect import Signature
 from typing import Any, ClassVar
 
@@ -33,6 +34,7 @@ __all__: list[str]
 classes: dict[str, type[DropIn]]
 
 def by_name(name: str) -> type[DropIn]: ...
+def of(rule: Rule) -> Callable[..., Optimizer]: ...
 def make(rule: Rule) -> type[DropIn]: ...
 def twin(name: str) -> type[torch.optim.Optimizer] | None: ...
 

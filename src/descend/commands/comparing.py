@@ -64,7 +64,7 @@ def compare(
     Args:
         task: name of a built-in task, or path of a Python file: one with a task, or a training script that asks for
             its trial with `descend.trial`.
-        optimizers: names of rules; by default eight of them.
+        optimizers: names of rules, or paths of Python files with one rule each; by default eight of ours.
         trials: rates per optimizer (9; quick: 7).
         seeds: fresh seeds per optimizer (6; quick: 3).
         steps: optimizer steps per trial (the task's; quick: a quarter of them).
@@ -181,7 +181,7 @@ def range_test(
 
     Args:
         task: name of a built-in task, or path of a Python file with one.
-        optimizer: name of a rule; momentum and the like as in comparisons.
+        optimizer: name of a rule, or path of a Python file with one; momentum and the like as in comparisons.
         form: "exponential" or "linear".
         low: the first rate; by default a ten-thousandth of the rule's known rate, and 0 where the form is linear.
         high: the last rate; by default 100 times the known rate, and 30 times where the form is linear.

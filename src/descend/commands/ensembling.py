@@ -112,9 +112,9 @@ def _check_snapshots(directory: RunDirectory, asked: Mapping[str, Any]) -> None:
 
 def _names(there: Sequence[str], asked: Sequence[str] | None) -> list[str]:
     from descend.experiments.errors import UsageError
-    from descend.experiments.options import rule_name
+    from descend.experiments.rule_files import named
 
-    names = list(there) if asked is None else [rule_name(name) for name in asked]
+    names = list(there) if asked is None else [name if name in there else named(name).name for name in asked]
     for name in names:
         if name not in there:
             raise UsageError(f"optimizer {name} is not in the run; it has {', '.join(there)}")
@@ -145,10 +145,13 @@ def _studied(
     from descend.experiments.ensemble_study.study import Studied
     from descend.experiments.trial import Trial
 
+    source = asked.get("rules", {}).get(name)
     finals = [t for t in comparison["trials"] if t["phase"] == "final" and t["optimizer"] == name]
     return Studied(
         finals=tuple(
-            Trial("final", name, t["rate"], t["seed"], tuple(t["values"].items())) for t in finals if not t["diverged"]
+            Trial("final", name, t["rate"], t["seed"], tuple(t["values"].items()), source)
+            for t in finals
+            if not t["diverged"]
         ),
         lost=tuple(t["seed"] for t in finals if t["diverged"]),
         steps=asked["steps"],

@@ -30,7 +30,7 @@ def show(name: str, /, *, source: str | None = None, **hyper_parameters: Any) ->
     """Describe an optimizer: formula, LaTeX, state, cost, and the variants of its rule; or give its source code.
 
     Args:
-        name: of the rule or the class, such as "adamw" or "AdamW".
+        name: of the rule or the class, such as "adamw" or "AdamW"; or the path of a Python file with one rule.
         source: the language of the source code, "cpp" (the fused kernel) or "python"; by default the description.
         hyper_parameters: choose the variant, such as momentum=0.9; the others have their defaults.
 

@@ -93,10 +93,10 @@ def run(task: Problem, options: Options, store: TrialStore, progress: Progress, 
 
 def tuning_trials(options: Options) -> list[Trial]:
     """Return the trials that choose rate and value; the optimizers take turns, rate by rate."""
-    grids = {name: search_space.rates(name, options.trials) for name in options.optimizers}
+    grids = {name: search_space.rates(options.rule(name), options.trials) for name in options.optimizers}
     every = [tuple(zip(options.grid, values, strict=True)) for values in itertools.product(*options.grid.values())]
     return [
-        Trial("tuning", name, grids[name][place], TUNING_SEED, values)
+        Trial("tuning", name, grids[name][place], TUNING_SEED, values, options.rules.get(name))
         for place in range(options.trials)
         for values in every
         for name, rates in grids.items()
@@ -116,7 +116,7 @@ def chosen(task: Problem, options: Options, tuning: Iterable[Record]) -> dict[st
 def final_trials(options: Options, best: Mapping[str, Trial]) -> list[Trial]:
     """Return the final trials: seed by seed, the optimizers taking turns within each."""
     return [
-        dataclasses.replace(best[name], phase="final", seed=seed)
+        dataclasses.replace(best[name], phase="final", seed=seed, source=options.rules.get(name))
         for seed in options.final_seeds()
         for name in options.optimizers
     ]

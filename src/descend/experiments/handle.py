@@ -32,9 +32,10 @@ import numpy as np
 import torch
 
 from descend import optim, rules
-from descend.experiments import search_space
+from descend.experiments import rule_files, search_space
 from descend.experiments.logs import Log, Printed
 from descend.experiments.loop import Checkpoint, Training
+from descend.rule import Rule
 from descend.tasks import Script, TaskError, script
 
 if TYPE_CHECKING:
@@ -76,7 +77,7 @@ class Handle:
     def __init__(
         self,
         declared: Script,
-        optimizer: str,
+        rule: Rule,
         arguments: Mapping[str, Any],
         log: Log,
         *,
@@ -87,8 +88,8 @@ class Handle:
     ) -> None:
         self.steps, self.seed, self.is_final = steps, seed, is_final
         self._declared, self._log = declared, log
-        self._class, self._arguments = optim.by_name(optimizer), arguments
-        self._decided = {"lr", search_space.space(self._class.rule.name).scheduled or "lr", *tuned}
+        self._rule, self._arguments = rule, arguments
+        self._decided = {"lr", search_space.space(rule).scheduled or "lr", *tuned}
         self._fixed: dict[str, Any] = {}
         self._optimizer: torch.optim.Optimizer | None = None
         self._training = Training()
@@ -115,7 +116,7 @@ class Handle:
         own = self._own(hyper_parameters)
         decided = {name: value for name, value in self._arguments.items() if name in self._decided or name not in own}
         try:
-            self._optimizer = self._class(self._checked(params), **{**own, **decided})
+            self._optimizer = optim.of(self._rule)(self._checked(params), **{**own, **decided})
         except (TypeError, ValueError) as error:
             raise TaskError(f"trial.optimizer: {error}") from error
         self._fixed = {name: value for name, value in own.items() if name not in decided}
@@ -126,12 +127,12 @@ class Handle:
 
     def _own(self, given: Mapping[str, Any]) -> dict[str, Any]:
         """What the script fixes of this optimizer's hyper-parameters."""
-        known = {name for rule in rules.catalog().values() for name in rule.hyper_parameters}
+        has = self._rule.hyper_parameters
+        known = {name for rule in rules.catalog().values() for name in rule.hyper_parameters}.union(has)
         if unknown := sorted(set(given) - known):
             near = difflib.get_close_matches(unknown[0], known, n=1)
             hint = f"did you mean '{near[0]}'?" if near else "correct its name"
             raise TaskError(f"trial.optimizer: no optimizer has a hyper-parameter '{unknown[0]}'; {hint}")
-        has = self._class.rule.hyper_parameters
         return {name: value for name, value in given.items() if name in has}
 
     def _checked(self, params: Iterable[Any]) -> list[Any]:
@@ -253,7 +254,7 @@ def trial(
         worst: the metric's worst value, 0 for an accuracy; without, diverged runs have no metric.
         title: what tables and reports call the script; by default its file's name.
         description: a line on model and data.
-        optimizer: name of the rule, where Python runs the script itself.
+        optimizer: name of the rule, or path of a file with one, where Python runs the script itself.
         rate: its peak rate there; by default the rule's known one.
         seed: there.
 
@@ -265,13 +266,13 @@ def trial(
     if receive is not None:
         handle: Handle = receive(declared)
         return handle
-    name = optim.by_name(optimizer).rule.name
-    peak = search_space.space(name).rate if rate is None else rate
-    arguments = search_space.arguments(name, peak, search_space.schedule(steps), {})
+    rule = rule_files.named(optimizer)
+    peak = search_space.space(rule).rate if rate is None else rate
+    arguments = search_space.arguments(rule, peak, search_space.schedule(steps), {})
     random.seed(seed)
     np.random.seed(seed)
     torch.manual_seed(seed)
-    return Handle(declared, name, arguments, Printed(), steps=steps, seed=seed, is_final=True)
+    return Handle(declared, rule, arguments, Printed(), steps=steps, seed=seed, is_final=True)
 
 
 def run(task: Script, wanted: "Trial", steps: int, arguments: Mapping[str, Any], log: Log) -> Ran:
@@ -294,7 +295,7 @@ def run(task: Script, wanted: "Trial", steps: int, arguments: Mapping[str, Any],
             raise TaskError("descend.trial was called twice; call it once, before the training")
         made = Handle(
             declared,
-            wanted.optimizer,
+            wanted.rule,
             arguments,
             log,
             steps=steps,

@@ -5,18 +5,17 @@ import json
 import math
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-import torch
-
-from descend import optim, schedules
-from descend.experiments import search_space
+from descend import schedules
+from descend.experiments import rule_files, search_space
 from descend.experiments.conditions import Conditions, Kept
 from descend.experiments.defaults import FULL, OPTIMIZERS, QUICK, Thoroughness
 from descend.experiments.errors import UsageError
 from descend.experiments.keeping import averageable
+from descend.rule import Rule
 from descend.schedules import Schedule
 from descend.tasks import Problem, Script, TaskError
 from descend.tasks.neighbours import modules_beside
@@ -46,6 +45,7 @@ class Options:
         grid: name and values of the hyper-parameter that is tuned beside the rate; empty for none.
         schedule: the shape that rates follow, as text; None for the usual one.
         snapshots: how many snapshots each final trial takes, the schedule being theirs; None for none.
+        rules: the text of each rule that is the user's, by name.
     """
 
     task: str
@@ -61,14 +61,22 @@ class Options:
     grid: Mapping[str, Sequence[float]]
     schedule: str | None = None
     snapshots: int | None = None
+    rules: Mapping[str, str] = field(default_factory=dict)
 
     def as_dict(self) -> dict[str, Any]:
         """Return the options as JSON holds them."""
-        return {**asdict(self), "optimizers": list(self.optimizers)}
+        listed = {**asdict(self), "optimizers": list(self.optimizers)}
+        if not self.rules:  # so that a run of ours has the name that it had before there were any
+            del listed["rules"]
+        return listed
+
+    def rule(self, name: str) -> Rule:
+        """Return the rule of one of its optimizers."""
+        return rule_files.rule(name, self.rules.get(name))
 
     def trials_in_all(self) -> int:
         """Return how many trials there are: every rate meets every value of the grid, then fresh seeds."""
-        rates = sum(len(search_space.rates(name, self.trials)) for name in self.optimizers)
+        rates = sum(len(search_space.rates(self.rule(name), self.trials)) for name in self.optimizers)
         return rates * math.prod(map(len, self.grid.values())) + self.seeds * len(self.optimizers)
 
     def directory_name(self) -> str:
@@ -118,7 +126,7 @@ def resolve(
     Args:
         name: the task's name or file, as given.
         task: what it names.
-        optimizers: names of rules; by default the eight of `defaults.OPTIMIZERS`.
+        optimizers: names of rules, or paths of files with one; by default the eight of `defaults.OPTIMIZERS`.
         trials: rates per optimizer, 1 or more.
         seeds: fresh seeds per optimizer, 1 or more.
         steps: steps per trial, 2 or more.
@@ -135,13 +143,15 @@ def resolve(
         UsageError: an optimizer is unknown or named twice, a number is too small, the grid does not fit, the schedule
             cannot be read, or snapshots do not go with the task, an optimizer, the steps or a schedule.
     """
-    names = _rule_names(OPTIMIZERS if optimizers is None else optimizers)
+    chosen = rule_files.chosen(OPTIMIZERS if optimizers is None else optimizers)
+    names = tuple(chosen)
+    compared = [rule_files.rule(name, source) for name, source in chosen.items()]
     default = smallest_honest(task, quick_steps) if quick else _numbers(FULL, task.steps)
     settings = settings or {}
     taken = at_least("steps", FEWEST_STEPS, default["steps"] if steps is None else steps)
     if snapshots is not None:
         taken = _divided(at_least("snapshots", 2, snapshots), taken, steps is not None)
-        _check_snapshots(task, names, schedule)
+        _check_snapshots(task, compared, schedule)
         schedule = f"snapshot({taken}, {snapshots})"
     return Options(
         task=Path(name).as_posix() if is_file_reference(name) else name,
@@ -152,9 +162,10 @@ def resolve(
         seeds=at_least("seeds", 1, default["seeds"] if seeds is None else seeds),
         steps=taken,
         quick=quick,
-        grid=_grid(grid or {}, names),
+        grid=_grid(grid or {}, compared),
         schedule=None if schedule is None else _schedule(schedule, taken),
         snapshots=snapshots,
+        rules={name: source for name, source in chosen.items() if source is not None},
     )
 
 
@@ -214,18 +225,6 @@ def processes(asked: int | None, cores: int, options: Options) -> int:
     return min(wanted, options.trials_in_all())
 
 
-def rule_name(name: str) -> str:
-    """Return the name of the rule that a name or a class's name, in any case, stands for.
-
-    Raises:
-        UsageError: there is none; the message names the nearest, or where else it is.
-    """
-    try:
-        return optim.by_name(name).rule.name
-    except ValueError as error:
-        raise UsageError(str(error)) from None
-
-
 def command_line(given: Mapping[str, object]) -> str:
     """Return the command that asks for a comparison, from the options that were given (None and False were not)."""
     words = ["descend", "compare"]
@@ -241,19 +240,7 @@ def command_line(given: Mapping[str, object]) -> str:
     return " ".join(words)
 
 
-def _rule_names(given: Sequence[str]) -> tuple[str, ...]:
-    if isinstance(given, str):
-        raise UsageError(f"optimizers is the word {given!r}; give a list of names, such as ['adam', 'sgd']")
-    if not given:
-        raise UsageError("no optimizer named; give one or more, separated by commas, such as adam,sgd")
-    names = tuple(map(rule_name, given))
-    for name in names:
-        if names.count(name) > 1:
-            raise UsageError(f"optimizer '{name}' is named twice; name it once")
-    return names
-
-
-def _grid(grid: Mapping[str, Sequence[float]], optimizers: Sequence[str]) -> dict[str, list[float]]:
+def _grid(grid: Mapping[str, Sequence[float]], optimizers: Sequence[Rule]) -> dict[str, list[float]]:
     if len(grid) > 1:
         raise UsageError(f"grid names {len(grid)} hyper-parameters; beside the rate one can be tuned: give one")
     for name, values in grid.items():
@@ -261,8 +248,8 @@ def _grid(grid: Mapping[str, Sequence[float]], optimizers: Sequence[str]) -> dic
         for optimizer in optimizers:
             if name not in (known := search_space.tunable(optimizer)):
                 raise UsageError(
-                    f"grid: {optimizer} has no hyper-parameter '{name}' that is one number and not the rate; it has "
-                    f"{', '.join(known)}. Leave it out, or tune another"
+                    f"grid: {optimizer.name} has no hyper-parameter '{name}' that is one number and not the rate; it "
+                    f"has {', '.join(known) or 'none'}. Leave it out, or tune another"
                 )
             for value in values:
                 _check_accepted(optimizer, name, value)
@@ -299,7 +286,7 @@ def _divided(snapshots: int, steps: int, was_given: bool) -> int:
     return above
 
 
-def _check_snapshots(task: Problem, optimizers: Sequence[str], schedule: str | None) -> None:
+def _check_snapshots(task: Problem, optimizers: Sequence[Rule], schedule: str | None) -> None:
     if schedule is not None:
         raise UsageError("snapshots bring their own schedule, a cosine for each; leave schedule out, or snapshots")
     if isinstance(task, Script):
@@ -311,7 +298,7 @@ def _check_snapshots(task: Problem, optimizers: Sequence[str], schedule: str | N
         averageable(task)
     except TaskError as error:
         raise UsageError(str(error)) from None
-    if without := [name for name in optimizers if search_space.space(name).scheduled is None]:
+    if without := [one.name for one in optimizers if search_space.space(one).scheduled is None]:
         raise UsageError(f"{without[0]} follows no schedule, so that no cycle of it ends; leave it out, or snapshots")
 
 
@@ -326,12 +313,11 @@ def _check_values(name: str, values: Sequence[float]) -> None:
             raise UsageError(f"grid: {name} has the value {value}; give numbers")
 
 
-def _check_accepted(optimizer: str, name: str, value: float) -> None:
-    arguments = search_space.arguments(optimizer, 1e-3, search_space.schedule(FEWEST_STEPS), {name: value})
+def _check_accepted(optimizer: Rule, name: str, value: float) -> None:
     try:
-        optim.by_name(optimizer)([torch.zeros(1, 1, requires_grad=True)], **arguments)
-    except ValueError as error:
-        raise UsageError(f"grid: {optimizer} does not take {name}={value:g}: {error}") from None
+        rule_files.check_accepted(optimizer, {name: value})
+    except UsageError as error:
+        raise UsageError(f"grid: {optimizer.name} does not take {name}={value:g}: {error}") from None
 
 
 def _files(given: str | None) -> list[Path]:

@@ -5,7 +5,6 @@ import statistics
 from collections.abc import Sequence
 from typing import Any
 
-from descend import optim
 from descend.experiments import search_space
 from descend.experiments.caveats import caveats
 from descend.experiments.manifest import FORMAT
@@ -80,20 +79,20 @@ def _schedule(shape: Schedule, steps: int) -> dict[str, Any]:
 
 
 def _optimizer(options: Options, name: str, records: Sequence[Record]) -> dict[str, Any]:
-    rule = optim.by_name(name).rule
-    used = {**search_space.hyper_parameters(name), **_first_final(name, records).fixed}
+    rule = options.rule(name)
+    used = {**search_space.hyper_parameters(rule), **_first_final(name, records).fixed}
     fixed = {key: value for key, value in used.items() if key not in options.grid}
     listed = {key: list(value) if isinstance(value, tuple) else value for key, value in fixed.items()}
-    grid = search_space.rates(name, options.trials)
+    grid = search_space.rates(rule, options.trials)
     tuning, final = ([r for r in records if r.optimizer == name and r.phase == phase] for phase in ("tuning", "final"))
     shown = {**fixed, **final[0].values}
     has_best = not all(record.diverged for record in tuning)
     return {
         "name": name,
-        "title": rule.title,
+        "title": name if name in options.rules else rule.title,
         "summary": rule.summary,
         "hyper_parameters": listed,
-        "scheduled": search_space.space(name).scheduled,
+        "scheduled": search_space.space(rule).scheduled,
         "rates": grid,
         "best_rate": final[0].rate,
         "grid": {key: list(values) for key, values in options.grid.items()},

@@ -1,8 +1,9 @@
 """What a comparison tunes, declared as data: for each optimizer the peak rate that centres its grid, and what is fixed.
 
-An optimizer without an entry is taken at its own defaults, its default rate at the centre.
+An optimizer without an entry, and a rule of the user's, is taken at its own defaults, its default rate at the centre.
 """
 
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -10,7 +11,9 @@ from typing import Any
 import numpy as np
 from torch import nn
 
-from descend import groups, optim
+from descend import groups, optim, rules
+from descend.experiments.errors import UsageError
+from descend.rule import Rule
 from descend.schedules import Schedule, cosine, warmup
 
 HALF_DECADE = 0.5
@@ -62,42 +65,55 @@ def schedule(steps: int) -> Schedule:
     return warmup(rising) >> cosine(steps - rising)
 
 
-def space(optimizer: str) -> Space:
-    """Return an optimizer's search space: the declared one, else its own defaults."""
-    if optimizer in DECLARED:
-        return DECLARED[optimizer]
-    return Space(optim.by_name(optimizer).rule.hyper_parameters["lr"])
+def space(optimizer: str | Rule) -> Space:
+    """Return an optimizer's search space: the declared one, else its own defaults.
+
+    Raises:
+        UsageError: the rule is one of the user's, and has no rate.
+    """
+    if (declared := _declared(optimizer)) is not None:
+        return declared
+    rule = _rule(optimizer)
+    rate = rule.hyper_parameters.get("lr")
+    if isinstance(rate, bool) or not isinstance(rate, (int, float)) or not 0 < rate < math.inf:
+        raise UsageError(
+            f"rule {rule.name!r} has no rate to tune; declare a hyper-parameter lr=... behind `*` whose default, above "
+            "0, is the middle of its grid"
+        )
+    return Space(rate)
 
 
-def tunes_itself(optimizer: str) -> bool:
+def tunes_itself(optimizer: str | Rule) -> bool:
     """Return whether a rule sets its rate, so that there is none to search."""
-    return optimizer in DECLARED and DECLARED[optimizer].tunes_itself
+    declared = _declared(optimizer)
+    return declared is not None and declared.tunes_itself
 
 
-def is_of_matrices(optimizer: str) -> bool:
+def is_of_matrices(optimizer: str | Rule) -> bool:
     """Return whether a rule steps matrices only, so that AdamW steps the rest."""
-    return optimizer in DECLARED and DECLARED[optimizer].of_matrices
+    declared = _declared(optimizer)
+    return declared is not None and declared.of_matrices
 
 
-def params(optimizer: str, model: nn.Module) -> Iterable[Any]:
+def params(optimizer: str | Rule, model: nn.Module) -> Iterable[Any]:
     """Return a model's parameters as an optimizer takes them."""
     return groups.matrices(model) if is_of_matrices(optimizer) else model.parameters()
 
 
-def hyper_parameters(optimizer: str) -> dict[str, Any]:
+def hyper_parameters(optimizer: str | Rule) -> dict[str, Any]:
     """Return all hyper-parameters at which an optimizer is compared, those excepted that are tuned or scheduled."""
-    defaults = optim.by_name(optimizer).rule.hyper_parameters
+    defaults = _rule(optimizer).hyper_parameters
     varied = ("lr", space(optimizer).scheduled)
     return {name: value for name, value in {**defaults, **space(optimizer).fixed}.items() if name not in varied}
 
 
 def arguments(
-    optimizer: str, rate: float, shape: Schedule, values: Mapping[str, float] | None = None
+    optimizer: str | Rule, rate: float, shape: Schedule, values: Mapping[str, float] | None = None
 ) -> dict[str, Any]:
     """Return the arguments that make an optimizer.
 
     Args:
-        optimizer: name of the rule.
+        optimizer: the rule, or its name.
         rate: its peak rate.
         shape: of the schedule that the rate follows.
         values: of hyper-parameters that are tuned beside the rate; they replace what is fixed.
@@ -109,13 +125,13 @@ def arguments(
     return {**fixed, "lr": rate} | ({chosen.scheduled: shape} if chosen.scheduled else {})
 
 
-def tunable(optimizer: str) -> list[str]:
+def tunable(optimizer: str | Rule) -> list[str]:
     """Return the hyper-parameters that can be tuned beside the rate: those that are one number."""
     listed = hyper_parameters(optimizer).items()
     return [name for name, value in listed if isinstance(value, (int, float)) and not isinstance(value, bool)]
 
 
-def rates(optimizer: str, count: int) -> list[float]:
+def rates(optimizer: str | Rule, count: int) -> list[float]:
     """Return `count` log-spaced peak rates around the known default, rising, rounded to three digits.
 
     Half a decade apart up to seven of them; beyond that they share `WIDEST_GRID` decades. A rule that tunes itself has
@@ -126,3 +142,14 @@ def rates(optimizer: str, count: int) -> list[float]:
     width = min(HALF_DECADE * (count - 1), WIDEST_GRID)
     decades = np.linspace(-width / 2, width / 2, count)
     return [float(f"{space(optimizer).rate * 10.0**decade:.3g}") for decade in decades]
+
+
+def _rule(optimizer: str | Rule) -> Rule:
+    return optimizer if isinstance(optimizer, Rule) else optim.by_name(optimizer).rule
+
+
+def _declared(optimizer: str | Rule) -> Space | None:
+    """What is declared of one of ours, and never of a rule of the user's that has its name."""
+    if isinstance(optimizer, Rule):
+        return DECLARED.get(optimizer.name) if rules.catalog().get(optimizer.name) is optimizer else None
+    return DECLARED.get(optimizer)

@@ -6,9 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from descend import optim, tasks
-from descend.experiments import search_space
+from descend.experiments import rule_files, search_space
 from descend.experiments.errors import RunError
-from descend.experiments.options import rule_name
 from descend.rate_range import RangeTest, rising, sweep
 from descend.tasks import Script, TaskError, rate_share, seeded
 
@@ -31,7 +30,7 @@ def run(
 
     Args:
         name: of a task, or path of its file.
-        optimizer: name of a rule.
+        optimizer: name of a rule, or path of a file with one.
         form: how the rate rises.
         low: the first rate; None for a ten-thousandth of the known one (linear: 0).
         high: the last rate; None for 100 times the known one (linear: 30 times).
@@ -43,7 +42,7 @@ def run(
         TaskError: the task cannot be used; a training script is none.
         ValueError: an argument makes no sense.
     """
-    rule = rule_name(optimizer)
+    rule = rule_files.named(optimizer)
     if isinstance(seeds, bool) or not isinstance(seeds, int) or seeds < 1:
         raise ValueError(f"seeds is {seeds!r}; give a whole number, 1 or more")
     known, linear = search_space.space(rule).rate, form == "linear"
@@ -58,7 +57,7 @@ def run(
         with seeded(seed):
             model = task.model(seed)
             model.train()
-            made = optim.by_name(rule)(search_space.params(rule, model), lr=known, **search_space.space(rule).fixed)
+            made = optim.of(rule)(search_space.params(rule, model), lr=known, **search_space.space(rule).fixed)
             share = partial(rate_share, task)
             sweeps.append(sweep(model, made, task.loss, task.batches(seed), rates, form=form, seed=seed, share=share))
     return RangeTest(tuple(sweeps))

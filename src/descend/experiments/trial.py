@@ -11,13 +11,14 @@ import torch
 from torch import nn
 
 from descend import optim
-from descend.experiments import handle, search_space
+from descend.experiments import handle, rule_files, search_space
 from descend.experiments.conditions import Kept
 from descend.experiments.keeping import Keeping
 from descend.experiments.logs import Log, Silent
 from descend.experiments.loop import Checkpoint, Training, evaluate, milliseconds, step, train
 from descend.experiments.search_space import schedule
 from descend.optimizer import Optimizer
+from descend.rule import Rule
 from descend.schedules import Schedule
 from descend.tasks import Problem, Script, Task, seeded
 
@@ -40,6 +41,8 @@ class Trial:
         rate: peak learning rate.
         seed: decides initial weights and data order.
         values: name and value of the hyper-parameter that is tuned beside the rate, if one is.
+        source: the text that makes the rule, where it is the user's; None for one of ours. The comparison's, as what
+            the name stands for, so that it distinguishes no trials.
     """
 
     phase: Phase
@@ -47,6 +50,19 @@ class Trial:
     rate: float
     seed: int
     values: Values = ()
+    source: str | None = field(default=None, compare=False)
+
+    @property
+    def rule(self) -> Rule:
+        """The rule."""
+        return rule_files.rule(self.optimizer, self.source)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return what distinguishes it by name, and the source where there is one."""
+        own = asdict(self)
+        if self.source is None:
+            del own["source"]
+        return own
 
     def file_name(self) -> str:
         """Return a name for the trial's files."""
@@ -168,13 +184,12 @@ def warm_up(task: Problem, trial: Trial) -> None:
 
 def _made(task: Task, trial: Trial, shape: Schedule, **options: Any) -> tuple[nn.Module, Optimizer]:
     model = task.model(trial.seed)
-    return model, optim.by_name(trial.optimizer)(
-        search_space.params(trial.optimizer, model), **_arguments(trial, shape), **options
-    )
+    made = optim.of(trial.rule)
+    return model, made(search_space.params(trial.rule, model), **_arguments(trial, shape), **options)
 
 
 def _arguments(trial: Trial, shape: Schedule) -> dict[str, Any]:
-    return search_space.arguments(trial.optimizer, trial.rate, shape, dict(trial.values))
+    return search_space.arguments(trial.rule, trial.rate, shape, dict(trial.values))
 
 
 def _record(
@@ -190,8 +205,9 @@ def _record(
     last = training.curve[-1] if training.curve and not diverged else None
     is_final = trial.phase == "final"
     reached = None if diverged else at_target(task, training)
+    own = {name: value for name, value in asdict(trial).items() if name != "source"}
     return Record(
-        **{**asdict(trial), "values": dict(trial.values)},
+        **{**own, "values": dict(trial.values)},
         diverged=diverged,
         curve=[{name: _plain(value) for name, value in asdict(point).items()} for point in training.curve],
         validation_loss=_plain(last.validation_loss) if last else None,

@@ -22,6 +22,7 @@ from descend.experiments import logs, trial
 from descend.experiments.conditions import Conditions
 from descend.experiments.errors import RunError
 from descend.experiments.trial import Record, Trial
+from descend.rule import Rule
 from descend.snapshots import SnapshotError
 from descend.tasks import Problem
 
@@ -51,9 +52,9 @@ class Runner:
     def __call__(self, task: Problem, wanted: Trial) -> Record:
         """Run a trial; before the first of an optimizer, a step that pays for loading its code."""
         with _named(wanted):
-            if (task.name, wanted.optimizer) not in _warm:
+            if (task.name, wanted.rule) not in _warm:
                 trial.warm_up(task, wanted)
-                _warm.add((task.name, wanted.optimizer))
+                _warm.add((task.name, wanted.rule))
             with logs.opened(self.conditions.logs, wanted.file_name()) as log:
                 try:
                     return trial.run(
@@ -63,8 +64,8 @@ class Runner:
                     raise RunError(f"{error}. The same command goes on") from error
 
 
-_warm: set[tuple[str, str]] = set()
-"""Of which problem, by name, which optimizer has taken a step in this process."""
+_warm: set[tuple[str, Rule]] = set()
+"""Of which problem, by name, which rule has taken a step in this process."""
 
 
 class Here:

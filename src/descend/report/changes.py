@@ -30,7 +30,7 @@ def changes(runs: Sequence[Results]) -> list[Change]:
 
 
 def _settings(runs: Sequence[Results]) -> Iterator[Change]:
-    options = list(_differing("options", [run.manifest.options for run in runs]))
+    options = list(_differing("options", [_options(run) for run in runs]))
     yield from options
     for change in _differing("task", [_task(run) for run in runs]):
         if Change("options", change.entry, change.values) not in options:  # as options may hold the steps
@@ -53,6 +53,11 @@ def _surroundings(runs: Sequence[Results]) -> Iterator[Change]:
     yield from _differing("seeds", [run.manifest.seeds for run in runs])
     yield from _differing("versions", [run.manifest.versions for run in runs])
     yield from _differing("hardware", [run.manifest.hardware for run in runs])
+
+
+def _options(run: Results) -> dict[str, Any]:
+    """What was asked for; the texts of rules apart, whose formulas are compared."""
+    return {name: value for name, value in run.manifest.options.items() if name != "rules"}
 
 
 def _task(run: Results) -> dict[str, Any]:

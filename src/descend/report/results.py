@@ -51,7 +51,8 @@ class Manifest:
     """Everything that a repetition needs: options, versions, machine, seeds, command.
 
     Attributes:
-        options: what was asked for, by name; with the SHA-256 of the task's file and of data that were named.
+        options: what was asked for, by name; with the SHA-256 of the task's file and of data that were named, and under
+            `rules` the text of each rule that came from a file.
         versions: of Python and of the packages that numbers depend on.
         hardware: processor, cores that could be used, memory in GiB, threads of a trial, trials at a time.
         seeds: of the `tuning` trials and of the `final` ones.

@@ -85,7 +85,7 @@ class Control:
     def depends(self) -> Mapping[str, Any]:
         """All that decides the weights."""
         own = {"kind": self.kind, "steps": self.steps, "count": self.count, "ema_share": EMA_SHARE}
-        return {**own, "trial": dataclasses.asdict(self.trial), "shape": repr(self.shape), "versions": versions()}
+        return {**own, "trial": self.trial.as_dict(), "shape": repr(self.shape), "versions": versions()}
 
     @property
     def store(self) -> SnapshotStore:

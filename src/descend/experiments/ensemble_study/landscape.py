@@ -4,7 +4,7 @@ All on validation data, with the statistics of batch normalization recomputed at
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from itertools import combinations
 from pathlib import Path
@@ -159,7 +159,7 @@ class Trace:
                 agree.append(_is_same(model.state_dict(), store.load(step)))
 
         # As a tuning trial: the test set has been looked at, and nothing is kept.
-        repeated = Trial("tuning", self.final.optimizer, self.final.rate, self.final.seed, self.final.values)
+        repeated = replace(self.final, phase="tuning")
         trials.run(task, repeated, self.length, None, self.shape, None, watch)
         return {"steps": list(self.steps), "coordinates": [list(at) for at in plane.coordinates], "way": way} | {
             "repeats": all(agree)

@@ -11,7 +11,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from descend import optim
 from descend.ensembles.bootstrap import interval, over_seeds
 from descend.experiments.ensemble_study.landscape import BATCHES, counts_right
 from descend.experiments.ensemble_study.methods import Method, methods
@@ -49,7 +48,8 @@ def results(
     Returns:
         The document; every number in it is finite, None stands for one that is not or was not measured.
     """
-    sums = {name: _optimizer(task, name, studied[name], found[name]) for name in studied}
+    titles = {one["name"]: one["title"] for one in run["optimizers"]}
+    sums = {name: _optimizer(task, name, titles[name], studied[name], found[name]) for name in studied}
     if earlier is not None and earlier.get("format") == FORMAT:
         sums = {one["name"]: one for one in earlier["optimizers"]} | sums
     optimizers = [sums[name] for name in run["manifest"]["options"]["optimizers"] if name in sums]
@@ -69,13 +69,13 @@ def results(
     return {**document, "findings": findings(document), "caveats": caveats(document)}
 
 
-def _optimizer(task: Task, name: str, studied: Studied, found: Findings) -> dict[str, Any]:
+def _optimizer(task: Task, name: str, title: str, studied: Studied, found: Findings) -> dict[str, Any]:
     known = [one for one in methods(studied.count) if found.scores and all(one.name in s["rows"] for s in found.scores)]
     intervals = Intervals(found.scores)
     first = studied.finals[0] if studied.finals else None
     return {
         "name": name,
-        "title": optim.by_name(name).rule.title,
+        "title": title,
         "rate": first.rate if first else None,
         "values": dict(first.values) if first else {},
         "seeds": [final.seed for final in studied.finals],
