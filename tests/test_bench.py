@@ -21,7 +21,17 @@ from descend.benchmarks.targets import LIMITS, Limits, Sizes
 from descend.benchmarks.timing import Timing
 from descend.experiments.errors import RunError, UsageError
 
-TINY = Sizes(large=1000, model=((4, 3), (5,)), tensors=5, groups=3, width=8)
+TINY = Sizes(
+    large=1000,
+    model=((4, 3), (5,)),
+    tensors=5,
+    groups=3,
+    width=8,
+    searched=(28,),
+    search_steps=2,
+    loop_steps=2,
+    convnets=0,
+)
 needs_compiler = pytest.mark.skipif(compiler.unavailable() is not None, reason="no compiler")
 
 

@@ -30,6 +30,11 @@ class Sizes:
         tensors: how many small tensors there are in one param group.
         groups: how many param groups of one small tensor there are.
         width: elements of a small tensor.
+        searched: how many networks are trained at once by rules of a search.
+        search_steps: steps of each.
+        loop_steps: steps of a loop beside them.
+        convnets: how many convolutional networks are trained at once.
+        convnet_steps: steps of each.
     """
 
     large: int = 32_000_000
@@ -37,6 +42,11 @@ class Sizes:
     tensors: int = 2000
     groups: int = 465
     width: int = 64
+    searched: tuple[int, ...] = (1024, 2048, 4096, 8192)
+    search_steps: int = 30
+    loop_steps: int = 500
+    convnets: int = 8
+    convnet_steps: int = 4
 
 
 @dataclass(frozen=True)
@@ -70,6 +80,8 @@ MATRICES: Final = 1.05
 """What Muon may take of torch's: both leave the matrix products to torch."""
 BFLOAT16: Final[Mapping[str, float]] = {"bfloat16, float32 state": 0.85, "bfloat16, bfloat16 state": 0.6}
 """What a step with parameters and gradients in bfloat16 may take of ours in float32, by what is stored how."""
+SEARCHES: Final[Mapping[str, float]] = {"7 rates, 2 seeds": 1 / 8, "distinct rules": 1 / 5}
+"""What a row's step may take of a step of the best loop, by what the rows are."""
 BANDWIDTH: Final = 0.85
 """The share of the streaming bandwidth that an elementwise rule reaches."""
 BANDWIDTH_OF_FUNCTIONS: Final = 0.7
