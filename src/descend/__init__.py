@@ -57,10 +57,11 @@ if TYPE_CHECKING:
     from descend import rate_scaling as rate_scaling
     from descend import rules as rules
     from descend import schedules as schedules
+    from descend import search as search
     from descend import sequences as sequences
     from descend import snapshots as snapshots
     from descend import tasks as tasks
-    from descend.commands import compare, show
+    from descend.commands import compare, find_rules, show
     from descend.ensembles import Ensemble
     from descend.experiments.handle import trial
     from descend.optim import *  # noqa: F403
@@ -86,6 +87,7 @@ __all__ = [
     "ema",
     "ensembles",
     "exp",
+    "find_rules",
     "fresh",
     "generalization",
     "global_mean",
@@ -112,6 +114,7 @@ __all__ = [
     "rule",
     "rules",
     "schedules",
+    "search",
     "sequences",
     "show",
     "sign",
@@ -129,6 +132,7 @@ _HOMES = {
     "Ensemble": "descend.ensembles",
     "Optimizer": "descend.optimizer",
     "compare": "descend.commands",
+    "find_rules": "descend.commands",
     "range_test": "descend.rate_range",
     "show": "descend.commands",
     "trial": "descend.experiments.handle",

@@ -43,7 +43,8 @@ def main(arguments: list[str] | None = None) -> None:
 def _run(arguments: list[str] | None) -> int:
     import typer
 
-    from descend.cli.application import Stopped, application
+    from descend.cli.application import application
+    from descend.cli.words import Stopped
     from descend.experiments.errors import RunError, UsageError
 
     words = (sys.argv[1:] if arguments is None else arguments) or ["--help"]

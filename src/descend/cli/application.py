@@ -1,8 +1,6 @@
 """The command line: options, their help, and what each command calls."""
 
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
@@ -10,11 +8,9 @@ import typer
 
 from descend import __version__, commands, option_values
 from descend.cli.printing import console, output, print_cache, print_comparison, print_study
+from descend.cli.searching import search
+from descend.cli.words import in_words
 from descend.experiments import defaults
-
-
-class Stopped(Exception):
-    """A run was stopped by Ctrl-C, in words that Typer would swallow."""
 
 
 def results_schema() -> str:
@@ -33,26 +29,15 @@ def show_version(wanted: bool) -> None:
         raise typer.Exit
 
 
-@contextmanager
-def _in_words() -> Iterator[None]:
-    """Have what a run says of its task, and of Ctrl-C, printed as a line."""
-    from descend.experiments.errors import Interrupted, UsageError
-    from descend.tasks import TaskError
-
-    try:
-        yield
-    except TaskError as error:
-        raise UsageError("\n".join([str(error), *getattr(error, "__notes__", [])])) from error
-    except Interrupted as stop:
-        raise Stopped(str(stop)) from None
-
-
 full, quickly = defaults.FULL, defaults.QUICK
 application = typer.Typer(
     add_completion=False,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
+
+
+application.add_typer(search, name="search")
 
 
 @application.callback()
@@ -70,7 +55,8 @@ def compare(
         str, typer.Option(help="Name of a task, or a Python file: a task's, or a training script.")
     ] = "digits",
     optimizers: Annotated[
-        str | None, typer.Option(help=f"Names, separated by commas; by default {','.join(defaults.OPTIMIZERS)}.")
+        str | None,
+        typer.Option(help=f"Names or rules' files, separated by commas; by default {','.join(defaults.OPTIMIZERS)}."),
     ] = None,
     trials: Annotated[
         int | None, typer.Option(help=f"Rates per optimizer ({full.trials}; quick: {quickly.trials}).")
@@ -108,7 +94,7 @@ def compare(
     from descend.experiments.console import ConsoleProgress
 
     shown_on = console()
-    with _in_words(), shown_on.status("loading") as loading:
+    with in_words(), shown_on.status("loading") as loading:
         comparison = commands.compare(
             task,
             option_values.names(optimizers),
@@ -149,7 +135,7 @@ def ensemble(
     from descend.experiments.console import Bar
 
     shown_on = console()
-    with _in_words(), shown_on.status("loading") as loading:
+    with in_words(), shown_on.status("loading") as loading:
         study = commands.ensemble(
             run,
             optimizers=option_values.names(optimizers),
@@ -165,7 +151,7 @@ def ensemble(
 @application.command("range-test")
 def range_test(
     task: Annotated[str, typer.Option(help="Name of a task, or a Python file with one.")] = "digits",
-    optimizer: Annotated[str, typer.Option(help="Name of an optimizer.")] = "sgd",
+    optimizer: Annotated[str, typer.Option(help="Name of an optimizer, or a rule's file.")] = "sgd",
     form: Annotated[str, typer.Option(help="How the rate rises: exponential or linear.")] = "exponential",
     low: Annotated[
         float | None, typer.Option(help="First rate (a ten-thousandth of the known one; linear: 0).")
@@ -183,7 +169,7 @@ def range_test(
     out: Annotated[Path | None, typer.Option(help="A picture: a file that ends in .svg, .png or .html.")] = None,
 ) -> None:
     """Train under a rising rate, and say where the loss falls."""
-    with _in_words():
+    with in_words():
         found = commands.range_test(
             task,
             optimizer,
@@ -224,7 +210,7 @@ def report(
 
 @application.command()
 def show(
-    name: Annotated[str, typer.Argument(help="An optimizer, such as adamw.")],
+    name: Annotated[str, typer.Argument(help="An optimizer, such as adamw, or a rule's file.")],
     hyper_parameters: Annotated[
         list[str] | None, typer.Argument(metavar="[HYPER=VALUE]...", help="Choose the variant: momentum=0.9.")
     ] = None,

@@ -1,6 +1,7 @@
 """What commands print, and that it was printed."""
 
 import os
+import shlex
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -54,6 +55,18 @@ def print_study(console: "Console", study: commands.Study) -> None:
         console.print(table)
     found = [*study.results["findings"], "", *_listed(study.results["caveats"]), f"\nreport: {study.report}"]
     _print_lines(console, found)
+
+
+def print_search(console: "Console", found: commands.Search) -> None:
+    """Print a search's tables, what it found, its caveats, where its files are, and how to have a rule of it."""
+    from descend.search.showing import tables
+
+    for table in tables(found.results, console.width):
+        console.print(table)
+    rank = next((row["rank"] for row in found.results["leaderboard"] if not row["is_known"]), None)
+    how = f"descend search export {shlex.quote(str(found.directory))} {rank}"
+    told = ["", *found.results["findings"], "", *_listed(found.results["caveats"]), f"\nreport: {found.report}"]
+    _print_lines(console, [*told, "" if rank is None else f"a rule as a Python file: {how}"])
 
 
 def _listed(lines: Sequence[str]) -> list[str]:

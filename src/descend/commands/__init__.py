@@ -1,4 +1,5 @@
-"""The functions behind the commands: `compare`, `ensemble`, `range_test`, `report`, `show`, `list_`, `cache`, `bench`.
+"""The functions behind the commands: `compare`, `ensemble`, `find_rules`, `export_rule`, `make_map`, `range_test`,
+`report`, `show`, `list_`, `cache`, `bench`.
 
 Each is what `descend <command>` calls, and as good in a script:
 
@@ -8,21 +9,29 @@ Each is what `descend <command>` calls, and as good in a script:
 
 from descend.commands.comparing import Comparison, compare, range_test
 from descend.commands.ensembling import Study, ensemble
+from descend.commands.exporting import Exported, export_rule
 from descend.commands.looking import Cache, cache, list_, show
+from descend.commands.mapping import make_map
 from descend.commands.measuring import bench
 from descend.commands.needs import INSTALL
 from descend.commands.reporting import report
+from descend.commands.searching import Search, find_rules
 
 __all__ = [
     "INSTALL",
     "Cache",
     "Comparison",
+    "Exported",
+    "Search",
     "Study",
     "bench",
     "cache",
     "compare",
     "ensemble",
+    "export_rule",
+    "find_rules",
     "list_",
+    "make_map",
     "range_test",
     "report",
     "show",

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from rich import box
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.status import Status
 from rich.table import Table
@@ -20,6 +20,18 @@ _REFRESHES_PER_SECOND = 4  # the bar's thread shares the processor with the step
 _EDGES = {"high": "↑", "low": "↓"}
 _GAP = 2  # between two columns
 _SHORTEST_HEADING = len("steps to")
+
+
+class _Bars(Progress):
+    """Progress bars with lines below them."""
+
+    below: Sequence[str] = ()
+
+    def get_renderables(self) -> Iterable[RenderableType]:
+        """Yield the bars, and the lines, each cut off at the terminal's edge."""
+        yield from super().get_renderables()
+        for line in self.below:
+            yield Text(line, no_wrap=True, overflow="ellipsis")
 
 
 class Bar:
@@ -35,7 +47,7 @@ class Bar:
         self._console = console
         self._loading = loading
         self._what = what
-        self._bar = Progress(
+        self._bar = _Bars(
             BarColumn(bar_width=16),
             MofNCompleteColumn(),
             TimeRemainingColumn(),
@@ -63,11 +75,15 @@ class Bar:
         """Show what runs now."""
         self._bar.update(self._row, description=name)
 
-    def finished(self, said: str) -> None:
-        """Count what is finished, and say it where there is no bar."""
-        self._done += 1
-        self._bar.advance(self._row)
-        if not self._console.is_terminal:
+    def below(self, lines: Sequence[str]) -> None:
+        """Show lines below the bar."""
+        self._bar.below = lines
+
+    def finished(self, said: str, count: int = 1) -> None:
+        """Count what is finished, and say it where there is no bar; a say of nothing is left out."""
+        self._done += count
+        self._bar.advance(self._row, count)
+        if said and not self._console.is_terminal:
             line = f"[{self._done}/{self._total}] {said}; {self._time_left()} left"
             self._console.print(line, highlight=False, markup=False, soft_wrap=True)
 
@@ -76,7 +92,7 @@ class Bar:
         self._bar.stop()
 
     def _time_left(self) -> str:
-        per_piece = (time.monotonic() - self._began) / (self._done - self._begun_at)
+        per_piece = (time.monotonic() - self._began) / max(self._done - self._begun_at, 1)
         seconds = round(per_piece * (self._total - self._done))
         return f"{seconds // 60} min {seconds % 60} s" if seconds >= 60 else f"{seconds} s"
 

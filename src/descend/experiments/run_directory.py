@@ -210,11 +210,19 @@ def write_json(path: Path, content: Mapping[str, Any]) -> None:
         RunError: the file cannot be written, for example because the disk is full.
         ValueError: a number in it is not finite.
     """
-    text = json.dumps(content, indent=1, allow_nan=False)
+    write_text(path, json.dumps(content, indent=1, allow_nan=False) + "\n")
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file so that a reader sees the old one or the new one, never a part.
+
+    Raises:
+        RunError: the file cannot be written, for example because the disk is full.
+    """
     temporary = path.with_name(path.name + ".new")
     try:
         with open(temporary, "w", encoding="utf-8") as file:
-            file.write(text + "\n")
+            file.write(text)
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)

@@ -3,6 +3,7 @@
     descend.report.write("runs/demo")                        # reads results.json there, writes report.html beside it
     descend.report.join(["runs/one", "runs/two"])            # writes joined.html and joined.json
     descend.report.write_ensemble("runs/demo")               # reads ensemble.json there, writes ensemble.html
+    descend.report.write_search("runs/search")               # reads search.json there, writes search.html
     descend.report.schema()                                  # of results.json, as a dict
 
 Importing this module is cheap; the libraries that draw are loaded when a report is written.
@@ -14,7 +15,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-__all__ = ["join", "schema", "write", "write_ensemble"]
+__all__ = ["join", "schema", "write", "write_ensemble", "write_search"]
 
 
 def write(run: Path | str, out: Path | str | None = None) -> Path:
@@ -56,6 +57,27 @@ def write_ensemble(run: Path | str, out: Path | str | None = None) -> Path:
     from descend.report.ensemble_reading import read, results_of
 
     return _write(results_of(Path(run)), "ensemble.html", out, read, "ensemble_page")
+
+
+def write_search(run: Path | str, out: Path | str | None = None) -> Path:
+    """Write the page of a finished search for rules from its `search.json`, and return its path.
+
+    The same results give the same bytes. A page that is there is replaced, in one step. Its links to the reports of
+    held-out tasks lead from the directory of the run.
+
+    Args:
+        run: the directory of the run, or the `search.json` in it.
+        out: an HTML file; by default `search.html` beside the results.
+
+    Raises:
+        FileNotFoundError: there is no run, it is not finished, or the folder of `out` is missing.
+        ValueError: the results are damaged or of a newer format, or `out` does not end in `.html`.
+        OSError: the page cannot be written.
+        ModuleNotFoundError: without the `lab` extra.
+    """
+    from descend.report.search_reading import read, results_of
+
+    return _write(results_of(Path(run)), "search.html", out, read, "search_page")
 
 
 def _write(path: Path, usual: str, out: Path | str | None, read: Callable[[Path], Any], module: str) -> Path:
@@ -122,23 +144,24 @@ def join(runs: Sequence[Path | str], out: Path | str = "joined.html") -> Path:
     return page
 
 
-def schema(of: Literal["results", "joined", "ensemble"] = "results") -> dict[str, Any]:
-    """The JSON Schema (draft 2020-12) of what a run, a join and a study of snapshots write.
+def schema(of: Literal["results", "joined", "ensemble", "search"] = "results") -> dict[str, Any]:
+    """The JSON Schema (draft 2020-12) of what a run, a join, a study of snapshots and a search write.
 
     Args:
         of: "results" for the `results.json` of a run, "joined" for the `joined.json` of a join,
-            "ensemble" for the `ensemble.json` of a study of snapshots.
+            "ensemble" for the `ensemble.json` of a study of snapshots, "search" for the `search.json` of a search.
 
     Raises:
         ValueError: `of` is none of them.
     """
-    from descend.report import ensemble_results, joined, results
+    from descend.report import ensemble_results, joined, results, search_results
     from descend.report.json_schema import schema_of
 
     kinds: dict[str, tuple[type, int]] = {
         "results": (results.Results, results.FORMAT),
         "joined": (joined.Joined, joined.FORMAT),
         "ensemble": (ensemble_results.EnsembleResults, ensemble_results.FORMAT),
+        "search": (search_results.SearchResults, search_results.FORMAT),
     }
     if of not in kinds:
         raise ValueError(f"of is {of!r}; give one of {', '.join(kinds)}")
