@@ -16,12 +16,14 @@ import pytest
 import torch
 
 import descend.report
+import report_pages
 from descend.experiments.ensemble_study import results as study_results
 from descend.experiments.ensemble_study import study
 from descend.experiments.ensemble_study.methods import methods
 from descend.report import ensemble_landscape, ensemble_reading
 from descend.report.ensemble_results import Diversity
 from ensemble_example import example
+from report_pages import table, within, words
 
 DIVERSITY = [name for name in Diversity.__dataclass_fields__ if name not in ("source", "members", "pairwise")]
 SCHEMA = Path(__file__).parents[1] / "docs" / "ensemble.schema.json"
@@ -32,26 +34,11 @@ def schema_text():
 
 
 def save(folder, data):
-    folder.mkdir(exist_ok=True)
-    (folder / "ensemble.json").write_text(json.dumps(data))
-    return folder
+    return report_pages.save(folder, "ensemble.json", data)
 
 
 def page(folder, data):
-    return ElementTree.fromstring(descend.report.write_ensemble(save(folder, data)).read_text(encoding="utf-8"))
-
-
-def words(element):
-    return " ".join("".join(element.itertext()).replace("\u00a0", " ").split())
-
-
-def within(root, name):
-    return next((one for one in root.iter() if one.get("id") == name), None)
-
-
-def table(element, place=0):
-    """The cells of a table, by default the first, in words, by row; the first row are the heads."""
-    return [[words(cell) for cell in row] for row in list(element.iter("table"))[place].iter("tr")]
+    return report_pages.read(descend.report.write_ensemble(save(folder, data)))
 
 
 def estimated(found):

@@ -10,33 +10,20 @@ from xml.etree import ElementTree
 import pytest
 
 import descend.report
+import report_pages
 from descend.report import search_reading
+from report_pages import table, within, words
 
 EXAMPLE = Path(__file__).with_name("search_example.json")
 HOSTILE = "</style><script>alert(1)</script>\"'&<b onclick='x'>"
 
 
 def save(folder, data):
-    folder.mkdir(exist_ok=True)
-    (folder / "search.json").write_text(json.dumps(data))
-    return folder
+    return report_pages.save(folder, "search.json", data)
 
 
 def page(folder, data):
-    return ElementTree.fromstring(descend.report.write_search(save(folder, data)).read_text(encoding="utf-8"))
-
-
-def words(element):
-    return " ".join("".join(element.itertext()).replace("\u00a0", " ").split())
-
-
-def within(root, name):
-    return next((one for one in root.iter() if one.get("id") == name), None)
-
-
-def table(element, place=0):
-    """The cells of a table, by default the first, in words, by row; the first row are the heads."""
-    return [[words(cell) for cell in row] for row in list(element.iter("table"))[place].iter("tr")]
+    return report_pages.read(descend.report.write_search(save(folder, data)))
 
 
 def rules(rows):

@@ -54,9 +54,11 @@ def write_ensemble(run: Path | str, out: Path | str | None = None) -> Path:
         OSError: the page cannot be written.
         ModuleNotFoundError: without the `lab` extra.
     """
-    from descend.report.ensemble_reading import read, results_of
+    from descend.report import files
+    from descend.report.ensemble_reading import read
 
-    return _write(results_of(Path(run)), "ensemble.html", out, read, "ensemble_page")
+    path = files.document_of(Path(run), "ensemble.json", "a run with a study of its snapshots")
+    return _write(path, "ensemble.html", out, read, "ensemble_page")
 
 
 def write_search(run: Path | str, out: Path | str | None = None) -> Path:
@@ -75,9 +77,11 @@ def write_search(run: Path | str, out: Path | str | None = None) -> Path:
         OSError: the page cannot be written.
         ModuleNotFoundError: without the `lab` extra.
     """
-    from descend.report.search_reading import read, results_of
+    from descend.report import files
+    from descend.report.search_reading import read
 
-    return _write(results_of(Path(run)), "search.html", out, read, "search_page")
+    path = files.document_of(Path(run), "search.json", "a finished search")
+    return _write(path, "search.html", out, read, "search_page")
 
 
 def _write(path: Path, usual: str, out: Path | str | None, read: Callable[[Path], Any], module: str) -> Path:

@@ -11,20 +11,6 @@ from descend.report.ensemble_results import FORMAT, EnsembleResults, Optimizer, 
 from descend.report.files import document
 
 
-def results_of(run: Path) -> Path:
-    """The `ensemble.json` of a run: in its directory, or the file itself.
-
-    Raises FileNotFoundError where there is none; ValueError for another kind of file.
-    """
-    if not run.exists():
-        raise FileNotFoundError(f"{run} does not exist; give the directory of a run with a study of its snapshots")
-    if run.is_dir():
-        return run / "ensemble.json"
-    if run.suffix != ".json":
-        raise ValueError(f"{run} is no run; give the directory of a run, or the ensemble.json in it")
-    return run
-
-
 def read(path: Path) -> EnsembleResults:
     """Read an `ensemble.json` and check it against the format.
 

@@ -14,18 +14,31 @@ def results_of(run: Path) -> Path:
 
     Raises FileNotFoundError where there is no run, or none that is finished; ValueError for another kind of file.
     """
-    if not run.exists():
-        raise FileNotFoundError(f"{run} does not exist; give the directory of a finished run")
-    if not run.is_dir():
-        if run.suffix != ".json":
-            raise ValueError(f"{run} is no run; give the directory of a finished run, or the results.json in it")
-        return run
-    path = run / "results.json"
-    if path.exists():
+    path = document_of(run, "results.json", "a finished run")
+    if path == run or path.exists():
         return path
     if not (run / "manifest.json").exists():
         raise FileNotFoundError(f"{path} does not exist; give the directory of a finished run")
     raise FileNotFoundError(f"{run} holds a run that is not finished; finish it with{_command(run)}")
+
+
+def document_of(run: Path, name: str, what: str) -> Path:
+    """A document of a run: in its directory, or the file itself.
+
+    Args:
+        run: the directory or the file.
+        name: of the document in a directory.
+        what: a directory is of, for messages.
+
+    Raises FileNotFoundError where there is none of these; ValueError for another kind of file.
+    """
+    if not run.exists():
+        raise FileNotFoundError(f"{run} does not exist; give the directory of {what}")
+    if run.is_dir():
+        return run / name
+    if run.suffix != ".json":
+        raise ValueError(f"{run} is no run; give the directory of {what}, or the {name} in it")
+    return run
 
 
 def _command(run: Path) -> str:

@@ -10,20 +10,6 @@ from descend.report.files import document
 from descend.report.search_results import FORMAT, SearchResults
 
 
-def results_of(run: Path) -> Path:
-    """The `search.json` of a run: in its directory, or the file itself.
-
-    Raises FileNotFoundError where there is none; ValueError for another kind of file.
-    """
-    if not run.exists():
-        raise FileNotFoundError(f"{run} does not exist; give the directory of a finished search")
-    if run.is_dir():
-        return run / "search.json"
-    if run.suffix != ".json":
-        raise ValueError(f"{run} is no run; give the directory of a finished search, or the search.json in it")
-    return run
-
-
 def read(path: Path) -> SearchResults:
     """Read a `search.json` and check it against the format.
 
