@@ -10,7 +10,8 @@ import pytest
 
 from descend.experiments.errors import RunError
 from descend.experiments.workers import Here, Pool
-from descend.search.evaluation import Evaluator, Outcome, Recipe, chunks
+from descend.search import children
+from descend.search.evaluation import RUNGS, Evaluator, Outcome, Recipe, chunks
 from descend.search.nos import Nos
 from descend.search.policies import Evolution, RandomSearch
 from descend.search.rounds import rounds
@@ -218,6 +219,16 @@ def test_rates_are_relative_to_the_size(store, monkeypatch):
     Evaluator(SPACE, screening, Recipe("digits"), store, Here(None))(wanted)
     for (_, member), rates in zip(wanted, seen, strict=True):
         np.testing.assert_allclose(np.array(rates) * screening.examine(member).size, Recipe("digits").rates)
+
+
+def test_every_child_has_its_rungs():
+    assert set(RUNGS) == set(children.names())
+    for child in RUNGS:
+        recipe = Recipe.of(child, "accuracy")
+        assert recipe.rungs[0][1] == len(recipe.rates)
+        assert recipe.reward == "accuracy"
+    # five epochs of 10,000 examples in batches of 100, after a sweep over one
+    assert [step * 100 for step, _ in Recipe.of("cifar10").rungs] == [10_000, 50_000]
 
 
 def test_random_search_is_the_space_s_own_draw():

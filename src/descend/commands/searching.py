@@ -136,7 +136,8 @@ def find_rules(
         seed: of the policy.
         held_out: names of tasks to compare the finalists on (digits and, where its data are there, mnist; quick:
             digits); empty for none.
-        rungs: pairs of a step and how many of the seven rates are trained up to it (30: 7, 100: 3, 200: 1).
+        rungs: pairs of a step and how many of the seven rates are trained up to it (30: 7, 100: 3, 200: 1; on cifar10
+            100: 7, 500: 1, which is one epoch and five).
         workers: trainings at a time, each in a process of one thread; by default as many as there are cores.
         quick: a smaller leaderboard and quick comparisons, a screening.
         out: the run directory; by default one under `runs/`, named after the options.
@@ -218,7 +219,7 @@ def recipe_of(task: str, reward: str, rungs: Sequence[tuple[int, int]] | None) -
         raise UsageError(f"task is {task!r}; there is a child network for {', '.join(children.names())}")
     if reward not in REWARDS:
         raise UsageError(f"reward is {reward!r}; choose {' or '.join(REWARDS)}")
-    recipe = Recipe(task, reward=reward)
+    recipe = Recipe.of(task, reward)
     if rungs is None:
         return recipe
     steps, counts = zip(*rungs, strict=True) if rungs else ((0,), (0,))

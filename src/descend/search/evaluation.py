@@ -18,6 +18,15 @@ from descend.search.training import CHUNK, Rung, Trained, train
 RELATIVE_RATES: Final = (3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1, 3e-1)
 """Rates times the size of the update on probes."""
 REWARDS: Final = ("loss", "accuracy")
+RUNGS: Final[Mapping[str, tuple[Rung, ...]]] = {
+    "digits": ((30, 7), (100, 3), (200, 1)),
+    "mnist": ((30, 7), (100, 3), (200, 1)),
+    "cifar10": ((100, 7), (500, 1)),
+}
+"""How long a rule is trained on each child, and with how many of its rates.
+
+On cifar10 as Bello et al. 2017 did: a sweep of the rates over one epoch of 10,000 examples, then five epochs.
+"""
 
 
 @dataclass(frozen=True)
@@ -48,6 +57,11 @@ class Recipe:
     def as_dict(self) -> dict[str, Any]:
         """Return the recipe as JSON holds it."""
         return asdict(self)
+
+    @classmethod
+    def of(cls, child: str, reward: str = "loss") -> Recipe:
+        """Return how a search trains rules on a child."""
+        return cls(child, rungs=RUNGS[child], reward=reward)
 
 
 @dataclass(frozen=True)

@@ -34,7 +34,7 @@ PROBES, WIDTH = 16, 16
 DECIMALS: Final = 5
 DESCENDS: Final = 0.05
 """The least mean cosine between update and gradient of what is worth training."""
-_KEPT: Final = 4096
+_KEPT: Final = 256  # averages of so many sets of slots, 50 kB a slot
 
 
 @dataclass(frozen=True)
