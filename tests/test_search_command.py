@@ -540,6 +540,26 @@ def test_the_command_from_start_to_a_rule_s_file(descend_, tmp_path, monkeypatch
     assert err.startswith("descend: budget is 'soon'; give a time")
 
 
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("--map", "--budget", "3", "--depth", "2"), "--map does not go with --budget, --depth; leave them out"),
+        (("--map", "--held-out", "none"), "--map does not go with --held-out; leave it out"),
+        (("--quick", "export", "run", "1"), "descend search export does not go with --quick; leave it out"),
+    ],
+)
+def test_options_that_would_be_ignored_are_refused(descend_, tmp_path, words, said):
+    code, out, err = descend_("search", *words)
+    assert (code, out) == (2, "")
+    assert said in err
+    assert not list(tmp_path.iterdir())
+
+
+def test_held_out_tasks_are_named_as_on_the_command_line(tmp_path):
+    with pytest.raises(package.tasks.TaskError, match="unknown task 'nothing'"):
+        find(tmp_path / "run", held_out="digits, nothing")
+
+
 def test_the_map_is_made_by_its_own_option(descend_, tmp_path, monkeypatch):
     def made(folder, store, hands, child, progress):
         for name, total in (("sentences", 2), ("brief", 300)):

@@ -189,6 +189,41 @@ def test_programs_and_sentences_share_classes():
     ).key == key(SENTENCES["powersign"], 2)
 
 
+def test_every_decay_is_a_class_of_its_own():
+    space = Nos(1, decays=True)
+    screening = Screening(space)
+    factors = [f"{name} g x x *" for name in ("ld", "cd", "rd", "eps_t", "1", "eps")]
+    keys = [screening.examine(space.decode(text)).key for text in factors]
+    assert len(set(keys)) == len(keys)
+    adam = screening.examine(space.decode("ADAM g x x left")).key
+    assert all(screening.examine(space.decode(f"ADAM {name} x x *")).key != adam for name in ("ld", "cd", "rd"))
+
+
+def test_memories_that_draw_their_own_numbers_are_two():
+    space = Programs()
+    own = "x1 = keep(g, 0.5); x2 = keep(g, 0.5); m = interp(x1, m, 0.9); v = interp(x2, v, 0.9); update = sub(m, v)"
+    shared = "x1 = keep(g, 0.5); m = interp(x1, m, 0.9); v = interp(x1, v, 0.9); update = sub(m, v)"
+    assert len(canonical(*space.update(space.decode(own)))[1]) == 2
+    assert len(canonical(*space.update(space.decode(shared)))[1]) == 1
+    assert Screening(space).examine(space.decode(own)).verdict != "zero"
+    assert Screening(space).examine(space.decode(shared)).verdict == "zero"
+
+
+def test_clips_whose_bounds_cross_stay_apart():
+    space = Programs()
+    crossed = "x1 = clip(g, -1.0); x1 = clip(x1, 0.5); update = add(g, x1)"
+    single = "x1 = clip(g, -1.0); update = add(g, x1)"
+    assert Screening(space).examine(space.decode(crossed)).key != Screening(space).examine(space.decode(single)).key
+
+
+def test_what_overflows_when_squared_is_not_finite():
+    space = Programs()
+    program = space.decode(
+        "x1 = square(1e9); x1 = square(x1); x1 = square(x1); x1 = square(x1); x1 = square(x1); update = mul(x1, g)"
+    )
+    assert Screening(space).examine(program).verdict == "not finite"
+
+
 def test_dead_code_and_other_names_are_the_same_program():
     screening = Screening(Programs())
     one = parse("m = interp(g, m, 0.9); update = sign(m)")

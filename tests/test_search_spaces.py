@@ -252,6 +252,9 @@ def test_memory_that_reaches_the_update_through_other_memory_is_kept():
         ("update = add(g)", "add takes 2 arguments"),
         ("g = add(g, 1.0); update = sign(g)", "g cannot be assigned"),
         ("sign = add(g, 1.0); update = sign(g)", "sign cannot be assigned"),
+        ("lr = square(g); update = mul(lr, g)", "lr cannot be assigned"),
+        ("if = square(g); update = sign(g)", "if cannot be assigned"),
+        ("dict = square(g); update = sign(g)", "dict cannot be assigned"),
         ("update = mul(g, 1e11)", "not within"),
         ("update g", "is no statement"),
         ("update = mul(g, 1.0.0)", "neither a name nor a number"),
@@ -284,6 +287,8 @@ def test_spaces_check_their_arguments():
         Nos(4)
     with pytest.raises(SearchError, match="choose of distinct"):
         Nos(1, constraints=("odd",))
+    with pytest.raises(SearchError, match="memory 'lr' cannot be assigned"):
+        Programs(memory=("m", "lr"))
     with pytest.raises(SearchError, match="start is no program"):
         Programs(start=parse("update = mul(p, 2.0)"))
 
@@ -355,6 +360,8 @@ def test_an_average_advances_once_per_step():
     averages = [0.1 / (1 - 0.9), (0.09 + 0.2) / (1 - 0.81)]
     assert both[0].item() == pytest.approx(-(averages[0] ** 2))
     assert (both[1] - both[0]).item() == pytest.approx(-(averages[1] ** 2))
+    two_groups = list(steps_of("m m x x * | x1 m x x +", [[1.0], [2.0]], depth=2))
+    assert (two_groups[1] - two_groups[0]).item() == pytest.approx(-(averages[1] ** 2) - averages[1])
 
 
 def test_weights_are_scaled_by_1e_4_to_1e_1():
@@ -377,6 +384,8 @@ def test_adam_and_rmsprop_are_updates_of_rate_one():
 def test_the_sign_of_zero_is_zero():
     (after,) = steps_of("sign(g) sign(m) x x * | x1 g exp x *", [[0.0, 2.0, -2.0]], depth=2)
     assert after.tolist() == pytest.approx([0.0, -2 * math.e, 2 * math.e])
+    (after,) = steps_of(SENTENCES["addsign"], [[0.0, 2.0, -2.0]], depth=2)
+    assert after.tolist() == pytest.approx([0.0, -4.0, 4.0])
     (after,) = steps_of("g g sign x left", [[0.0, -0.0, 3.0]])
     assert after.tolist() == [0.0, 0.0, -1.0]
 

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from descend import commands, option_values
+from descend import commands
 from descend.cli.printing import console, output, print_search
 from descend.cli.words import in_words
 
@@ -45,8 +45,10 @@ def find(
     Started again with the same options, it goes on where it was stopped.
     """
     if context.invoked_subcommand is not None:
+        _refuse_others(context, f"descend search {context.invoked_subcommand}", ())
         return
     if map_:
+        _refuse_others(context, "--map", ("map_", "task", "workers", "out", "fresh"))
         _make_map(task, workers, out, fresh)
         return
     from descend.search.showing import SearchProgress
@@ -62,7 +64,7 @@ def find(
             decays=decays,
             reward=reward,
             seed=seed,
-            held_out=[] if held_out == "none" else option_values.names(held_out),
+            held_out=held_out,
             workers=workers,
             quick=quick,
             out=out,
@@ -84,6 +86,17 @@ def export(
     exported = commands.export_rule(run, rank, out=out, name=name)
     with output():
         print(f"written: {exported.path}\n\n{exported.usage}")
+
+
+def _refuse_others(context: typer.Context, what: str, taken: tuple[str, ...]) -> None:
+    """Raise UsageError for options that would be ignored."""
+    from descend.experiments.errors import UsageError
+
+    sources = {name: context.get_parameter_source(name) for name in context.params if name not in taken}
+    given = [name for name, source in sources.items() if source is not None and source.name == "COMMANDLINE"]
+    if given:
+        options = ", ".join(f"--{name.strip('_').replace('_', '-')}" for name in given)
+        raise UsageError(f"{what} does not go with {options}; leave {'it' if len(given) == 1 else 'them'} out")
 
 
 def _make_map(task: str, workers: int | None, out: Path | None, fresh: bool) -> None:

@@ -104,7 +104,7 @@ def find_rules(
     decays: bool = False,
     reward: str = "loss",
     seed: int = 0,
-    held_out: Sequence[str] | None = None,
+    held_out: str | Sequence[str] | None = None,
     rungs: Sequence[tuple[int, int]] | None = None,
     workers: int | None = None,
     quick: bool = False,
@@ -135,7 +135,7 @@ def find_rules(
         reward: "loss", exp(-validation cross-entropy), or "accuracy".
         seed: of the policy.
         held_out: names of tasks to compare the finalists on (digits and, where its data are there, mnist; quick:
-            digits); empty for none.
+            digits), in a list or between commas; "none" or empty for none.
         rungs: pairs of a step and how many of the seven rates are trained up to it (30: 7, 100: 3, 200: 1; on cifar10
             100: 7, 500: 1, which is one epoch and five).
         workers: trainings at a time, each in a process of one thread; by default as many as there are cores.
@@ -160,6 +160,8 @@ def find_rules(
     from descend.search.progress import Noted, Silence
     from descend.search.screening import Screening
 
+    if isinstance(held_out, str):
+        held_out = [] if held_out == "none" else [name.strip() for name in held_out.split(",")]
     chosen = searching.space(space, depth, decays)
     spent = budgets.parse(("2m" if quick else "20m") if budget is None else budget)
     recipe = recipe_of(task, reward, rungs)

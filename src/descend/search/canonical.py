@@ -53,7 +53,18 @@ def _labels(slots: tuple[tuple[str, Expr], ...]) -> dict[str, str]:
     for _ in slots:
         roots = _simplified(_renamed([root for _, root in slots], labels))
         labels = {name: digest(root).hex() for (name, _), root in zip(slots, roots, strict=True)}
-    return labels
+    return {name: label + _draws_apart(slots, labels, name) for name, label in labels.items()}
+
+
+def _draws_apart(slots: tuple[tuple[str, Expr], ...], labels: Mapping[str, str], name: str) -> str:
+    """What tells a slot from others of the same label that draw numbers of their own; "" for the first of them."""
+    sites = {other: _sites([root]) for other, root in slots if labels[other] == labels[name]}
+    place = list(dict.fromkeys(sites.values())).index(sites[name])
+    return f".{place}" if place else ""
+
+
+def _sites(roots: Iterable[Expr]) -> tuple[object, ...]:
+    return tuple(node.value for node in walk(roots) if node.op in RANDOM)
 
 
 def digest(node: Expr) -> bytes:
@@ -73,8 +84,7 @@ def digest(node: Expr) -> bytes:
 def text_key(update: Expr, slots: Mapping[str, Expr]) -> str:
     """The identity of a canonical form, as text."""
     whole = [update, *slots.values()]
-    sites = [node.value for node in walk(whole) if node.op in RANDOM]
-    words = [*(digest(node) for node in whole), repr(sites).encode()]
+    words = [*(digest(node) for node in whole), repr(_sites(whole)).encode()]
     return blake2b(b"|".join(words), digest_size=12).hexdigest()
 
 
@@ -206,13 +216,13 @@ def _of_magnitude(op: str, x: Expr) -> Expr:
 
 
 def _clipped_twice(args: tuple[Expr, ...]) -> Expr:
-    """A clip of a clip, as one where both are symmetric numbers."""
+    """A clip of a clip, as one where both are symmetric numbers, the higher one not below the lower."""
     x, inner, outer = args[0].args[0], args[0].args[2], args[2]
     numbers = (*args[0].args[1:], *args[1:])
     symmetric = (
         all(arg.op == "constant" for arg in numbers)
         and all(
-            math.isclose(-float(low.value), float(high.value))  # type: ignore[arg-type]
+            math.isclose(-float(low.value), float(high.value)) and float(high.value) >= 0  # type: ignore[arg-type]
             for low, high in (args[0].args[1:], args[1:])
         )
     )

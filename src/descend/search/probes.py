@@ -28,6 +28,8 @@ SCALES: Final = (1e-3, 0.05, 1.0)
 """Root mean squares of the probes' gradients; the second is that of the networks which are trained."""
 MIDDLE: Final = 1
 STEPS: Final = 8
+HORIZON: Final = 13
+"""The steps of the training that schedules are taken of: at what is observed no two of them agree, and none stands."""
 _OBSERVED: Final = (3, 7)
 """The steps (from 0) at which updates are compared."""
 PROBES, WIDTH = 16, 16
@@ -74,7 +76,10 @@ def examine(update: Expr, slots: Mapping[str, Expr], schedules: Mapping[str, Sch
     middle = values[:, MIDDLE]
     if not values.any() or not middle.any():
         return Examined("zero")
-    size = float(np.sqrt(np.mean(middle * middle)))
+    with np.errstate(over="ignore"):
+        size = float(np.sqrt(np.mean(middle * middle)))
+    if not np.isfinite(size):  # its square overflows
+        return Examined("not finite")
     cosine = _cosine(middle, _stream().gradients[list(_OBSERVED), MIDDLE])
     verdict = "descends"
     if middle.min() >= 0 or middle.max() <= 0:
@@ -161,7 +166,7 @@ def _averages(slots: Mapping[str, Expr], hypers: Mapping[str, Array]) -> dict[st
     """The values of the slots before each step."""
     if not slots:
         return {}
-    key = (*slots.items(), *hypers)
+    key = (*slots.items(), *((name, values.tobytes()) for name, values in hypers.items()))
     if key not in _kept:
         if len(_kept) >= _KEPT:
             _kept.clear()

@@ -14,6 +14,7 @@ Where we differ: the rate is outside of the program; the functions are those of 
 
 from __future__ import annotations
 
+import keyword
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -83,6 +84,9 @@ class Programs:
     def __post_init__(self) -> None:
         if not self.start:
             object.__setattr__(self, "start", parse(ADAMW if {"m", "v"} <= {*self.memory} else GRADIENT))
+        for name in self.memory:
+            if not _is_free(name):
+                raise SearchError(f"memory {name!r} cannot be assigned to; give another name")
         fault = self.fault(self.start)
         if fault:
             raise SearchError(f"start is no program: {fault}")
@@ -165,7 +169,7 @@ class Programs:
     def _check(self, statement: Statement, kinds: dict[str, Kind]) -> str:
         if statement.word not in self.words:
             return f"{statement.word} is none of {', '.join(self.words)}"
-        if statement.target in (*INPUTS, *LANGUAGE) or not statement.target.isidentifier():
+        if not _is_free(statement.target):
             return f"{statement.target} cannot be assigned to"
         for arg in statement.args:
             if isinstance(arg, str) and arg not in kinds:
@@ -275,6 +279,15 @@ class Programs:
             if statement.target == name:
                 return False
         return False
+
+
+_TAKEN: Final = frozenset([*INPUTS, *LANGUAGE, "lr", "dict", "abs", "rule"])
+"""What a rule's text needs itself."""
+
+
+def _is_free(name: str) -> bool:
+    """Whether a value may be called so."""
+    return name.isidentifier() and not keyword.iskeyword(name) and name not in _TAKEN
 
 
 _STATEMENT: Final = re.compile(r"\s*(\w+)\s*=\s*(\w+)\(([^()]*)\)\s*")

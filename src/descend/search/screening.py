@@ -6,7 +6,7 @@ from typing import Generic
 
 from descend.expr import FormulaError
 from descend.search.canonical import canonical, text_key
-from descend.search.probes import STEPS, Examined, examine
+from descend.search.probes import HORIZON, Examined, examine
 from descend.search.space import Member, Space
 
 
@@ -22,7 +22,7 @@ class Screening(Generic[Member]):
 
     def __init__(self, space: Space[Member]) -> None:
         self._space = space
-        self._schedules = space.schedules(STEPS)
+        self._schedules = space.schedules(HORIZON)
         self._members: dict[Member, Examined] = {}
         self._forms: dict[str, Examined] = {}
 
