@@ -232,6 +232,18 @@ def test_dead_code_and_other_names_are_the_same_program():
     assert screening.forms == 1
 
 
+@pytest.mark.parametrize("space", [Nos(1), Nos(3, decays=True), Programs()], ids=["one", "three", "programs"])
+def test_the_essence_of_a_member_has_its_formula(space):
+    random, reduced = Random(12), 0
+    for _ in range(300):
+        member = space.random(random)
+        essence = space.essence(member)
+        assert text_key(*canonical(*space.update(member))) == text_key(*canonical(*space.update(essence)))
+        assert space.essence(essence) == essence
+        reduced += essence != member
+    assert reduced > 30
+
+
 def test_each_form_is_examined_once(monkeypatch):
     calls = []
     monkeypatch.setattr("descend.search.screening.examine", lambda *args: calls.append(args) or probes.examine(*args))

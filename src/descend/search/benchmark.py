@@ -26,9 +26,9 @@ import numpy.typing as npt
 
 from descend.search.map.enumeration import SPACE
 from descend.search.map.table import Table, published
-from descend.search.nos import Sentence
 from descend.search.policies import Controller, Evolution, Policy, RandomSearch
 from descend.search.rounds import rounds
+from descend.search.sentences import Sentence
 
 __all__ = ["SEEDS", "SPACE", "TUNING_SEEDS", "Curves", "policies", "run", "summary"]
 

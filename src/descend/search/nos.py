@@ -25,13 +25,10 @@ from typing import Any, Final
 from descend.expr import Expr, leaf, operand
 from descend.rule import Rule
 from descend.schedules import Schedule, cyclical, linear, restart
+from descend.search.sentences import LEFT, TOKENS, Sentence, essence_of, groups_of, needed_groups
 from descend.search.source import Namespace, as_file, rule_of
 from descend.search.space import SearchError
 
-Sentence = tuple[int, ...]
-"""Five tokens for each group: two operands, two unary functions and a binary one, by their places in the tables."""
-
-TOKENS: Final = 5
 SEPARATOR: Final = " | "
 RESTARTS: Final = 20
 
@@ -115,7 +112,8 @@ BINARY: Final[Mapping[str, str]] = {
     "^": "{x} ** {y}",
     "left": "{x}",
 }
-_UNARIES, _BINARIES, _LEFT = tuple(UNARY), tuple(BINARY), tuple(BINARY).index("left")
+_UNARIES, _BINARIES = tuple(UNARY), tuple(BINARY)
+assert _BINARIES.index("left") == LEFT
 _ADDITION: Final = tuple(BINARY).index("+")
 CONSTRAINTS: Final = ("distinct", "reuse", "no-addition")
 
@@ -265,6 +263,10 @@ class Nos:
 
     # ---- sentences as formulas
 
+    def essence(self, member: Sentence) -> Sentence:
+        """Return what of a sentence is read, the legs of sums and products in one order."""
+        return essence_of(member, len(self.operands))
+
     def update(self, member: Sentence) -> tuple[Expr, Mapping[str, Expr]]:
         """Return the update at rate 1, and what is assigned to each slot that it needs."""
         _LANGUAGE.names.restart()
@@ -275,7 +277,7 @@ class Nos:
                 values.append(None)
                 continue
             x = _LANGUAGE.unary[of_left](self._value(left, values))
-            y = None if joint == _LEFT else _LANGUAGE.unary[of_right](self._value(right, values))
+            y = None if joint == LEFT else _LANGUAGE.unary[of_right](self._value(right, values))
             values.append(_LANGUAGE.binary[joint](x, y))
         helpers = self._helpers(member)
         return operand(values[-1]), {name: _LANGUAGE.averages[name] for name in helpers if HELPERS[name].key}
@@ -289,7 +291,7 @@ class Nos:
         tokens = []
         for number, (left, right, _, _, joint) in enumerate(groups_of(member)):
             if number in read:
-                tokens += [left] if joint == _LEFT else [left, right]
+                tokens += [left] if joint == LEFT else [left, right]
         return [self.operands[token] for token in dict.fromkeys(tokens) if token < known]
 
     def _helpers(self, member: Sentence) -> list[str]:
@@ -338,24 +340,6 @@ class Nos:
     def _operand_text(self, token: int) -> str:
         known = len(self.operands)
         return f"x{token - known + 1}" if token >= known else self.operands[token].text
-
-
-def groups_of(member: Sentence) -> list[Sentence]:
-    """The sentence cut into its groups."""
-    return [member[k : k + TOKENS] for k in range(0, len(member), TOKENS)]
-
-
-def needed_groups(member: Sentence, operands: int) -> set[int]:
-    """The groups that the last one reads, itself included, by number; `operands` is how many operands there are."""
-    groups = groups_of(member)
-    needed, waiting = set(), [len(groups) - 1]
-    while waiting:
-        number = waiting.pop()
-        needed.add(number)
-        left, right, _, _, joint = groups[number]
-        read = [left] if joint == _LEFT else [left, right]
-        waiting += [token - operands for token in read if token >= operands]
-    return needed
 
 
 def _places(mask: Sequence[bool]) -> list[int]:

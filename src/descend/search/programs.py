@@ -201,6 +201,10 @@ class Programs:
                 return tuple(reversed(kept))
             remembered = read
 
+    def essence(self, member: Program) -> Program:
+        """Return the statements that reach the update."""
+        return self.pruned(member)
+
     def remembered(self, program: Program) -> list[str]:
         """The memory that a pruned program needs: what it assigns to, and reads before."""
         assigned: set[str] = set()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable
 from typing import Generic
 
 from descend.expr import FormulaError
@@ -23,7 +24,7 @@ class Screening(Generic[Member]):
     def __init__(self, space: Space[Member]) -> None:
         self._space = space
         self._schedules = space.schedules(HORIZON)
-        self._members: dict[Member, Examined] = {}
+        self._essences: dict[Hashable, Examined] = {}
         self._forms: dict[str, Examined] = {}
 
     @property
@@ -33,9 +34,10 @@ class Screening(Generic[Member]):
 
     def examine(self, member: Member) -> Examined:
         """Return what probes say of a member."""
-        if member not in self._members:
-            self._members[member] = self._examine(member)
-        return self._members[member]
+        essence = self._space.essence(member)
+        if essence not in self._essences:
+            self._essences[essence] = self._examine(member)
+        return self._essences[essence]
 
     def identify(self, member: Member) -> str | None:
         """Return the class of a member: its fingerprint, or None if it is not worth training."""

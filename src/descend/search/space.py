@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from random import Random
 from typing import Protocol, TypeVar
 
@@ -29,6 +29,9 @@ class Space(Protocol[Member]):
 
     def mutate(self, member: Member, random: Random) -> Member:
         """Return a member one small change away."""
+
+    def essence(self, member: Member) -> Hashable:
+        """Return what of the member matters: equal only for members with the same formula, in whatever order."""
 
     def update(self, member: Member) -> tuple[Expr, Mapping[str, Expr]]:
         """Return the member's update at rate 1, which p loses, and what is assigned to each slot that it needs."""

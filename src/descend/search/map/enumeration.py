@@ -12,9 +12,10 @@ import numpy as np
 import numpy.typing as npt
 
 from descend.experiments.workers import Here, Pool
-from descend.search.nos import BINARY, UNARY, Nos, Sentence
+from descend.search.nos import BINARY, UNARY, Nos
 from descend.search.probes import Examined
 from descend.search.screening import Screening
+from descend.search.sentences import Sentence
 
 SPACE: Final = Nos(1)
 _LEFT: Final = tuple(BINARY).index("left")

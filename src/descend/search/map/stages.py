@@ -13,7 +13,8 @@ from descend.experiments.workers import Here, Pool
 from descend.search.evaluation import RELATIVE_RATES, Chunk, Recipe, chunks, work
 from descend.search.known import SENTENCES
 from descend.search.map.enumeration import SPACE, Classes, place_of
-from descend.search.nos import SEPARATOR, Sentence
+from descend.search.nos import SEPARATOR
+from descend.search.sentences import Sentence
 from descend.search.store import Store
 
 Numbers = npt.NDArray[np.float64]

@@ -17,7 +17,7 @@ from descend.search.evaluation import RELATIVE_RATES
 from descend.search.map.enumeration import SPACE, VERDICTS, Classes, place_of
 from descend.search.map.stages import Results
 from descend.search.map.transfer import Transfer
-from descend.search.nos import Sentence
+from descend.search.sentences import Sentence
 from descend.search.space import SearchError
 
 FILE: Final = "depth_one.npz"
