@@ -74,7 +74,7 @@ LAYERS = {
     "averaging": {"model_states"},
     "ensembles": {"model_states", "restoring"},
     "snapshots": {"applied_steps", "ensembles", "model_states", "optimizer", "restoring", "schedules"},
-    "generalization": {"model_states"},
+    "generalization": {"model_states", "restoring"},
     "plateau": {"optimizer", "restoring", "schedules"},
     "batching": {"schedules"},
     "accumulation": {"schedules"},
@@ -96,7 +96,7 @@ LAYERS = {
         "snapshots",
         "tasks",
     },
-    "search": {"backends", "experiments", "expr", "formula", "rule", "schedules", "tasks", "vocabulary"},
+    "search": {"backends", "experiments", "expr", "formula", "restoring", "rule", "schedules", "tasks", "vocabulary"},
     "benchmarks": {"backends", "batching", "experiments", "optim", "rule", "rules", "schedules", "search", "tasks"},
     "report": {"render"},
 }

@@ -26,9 +26,8 @@ from torch import Tensor, nn
 
 from descend.accumulation import scalar_loss
 from descend.applied_steps import AppliedSteps
-from descend.restoring import check_pair, generators, restored
+from descend.restoring import check_pair, generators, restored, seeded
 from descend.schedules.arguments import whole
-from descend.tasks.seeding import seeded
 
 Loss = Callable[[nn.Module, Any], Tensor]
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import copy
+import random
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -16,7 +18,7 @@ def restored(
     model: nn.Module, optimizer: torch.optim.Optimizer, batches: Any, scaler: torch.amp.GradScaler | None
 ) -> Iterator[None]:
     """Put model, optimizer, scaler and loader back after a block, whatever ends it."""
-    with _model_restored(model), _optimizer_restored(optimizer), _batches_restored(batches):
+    with _model_restored(model), _optimizer_restored(optimizer), batches_restored(batches):
         scale = None if scaler is None else scaler.state_dict()
         try:
             yield
@@ -86,7 +88,7 @@ def _tensors_restored(tensors: Sequence[Tensor | None], parameters: Sequence[Ten
 
 
 @contextmanager
-def _batches_restored(batches: Any) -> Iterator[None]:
+def batches_restored(batches: Any) -> Iterator[None]:
     """Put the generators of a loader, its place, and the workers that it keeps back."""
     drawn = [(generator, generator.get_state()) for generator in generators(batches)]
     place = batches.state_dict() if hasattr(batches, "state_dict") else None  # of a stateful loader
@@ -102,6 +104,21 @@ def _batches_restored(batches: Any) -> Iterator[None]:
             generator.set_state(position)
         if place is not None:
             batches.load_state_dict(place)
+
+
+@contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """Run a block with Python's, NumPy's and torch's global generators at a seed, and put them back afterwards."""
+    python, numpy = random.getstate(), np.random.get_state()
+    with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
+        random.seed(seed)
+        np.random.seed(seed)
+        torch.manual_seed(seed)
+        try:
+            yield
+        finally:
+            random.setstate(python)
+            np.random.set_state(numpy)
 
 
 @contextmanager

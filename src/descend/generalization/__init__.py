@@ -14,20 +14,33 @@ States are what `model.state_dict()` gives. Where the barrier between two is nea
 
 from __future__ import annotations
 
+from descend.generalization.curvature import GaussNewton, Hessian, Preconditioned
 from descend.generalization.interpolation import Barriers, Evaluate, Measured, Path, barriers, interpolate, path
+from descend.generalization.linear import Conditions, NotConverged, SymmetricMap
+from descend.generalization.losses import supervised, unit_logits
+from descend.generalization.objective import Objective
 from descend.generalization.planes import Plane, Surface, surface
 from descend.model_states import State
 
 __all__ = [
     "Barriers",
+    "Conditions",
     "Evaluate",
+    "GaussNewton",
+    "Hessian",
     "Measured",
+    "NotConverged",
+    "Objective",
     "Path",
     "Plane",
+    "Preconditioned",
     "State",
     "Surface",
+    "SymmetricMap",
     "barriers",
     "interpolate",
     "path",
+    "supervised",
     "surface",
+    "unit_logits",
 ]

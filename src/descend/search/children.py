@@ -18,8 +18,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from descend import tasks
+from descend.restoring import seeded
 from descend.search import perceptrons
-from descend.tasks.seeding import seeded
 
 Batch = tuple[Tensor, Tensor]
 """Inputs and classes."""

@@ -24,6 +24,7 @@ optimizers. `load("digits")` gives a built-in task, `load("mytask.py")` the one 
 Every file in this package holds one task, found by its `@task`.
 """
 
+from descend.restoring import seeded
 from descend.tasks.base import (
     Averages,
     Direction,
@@ -37,7 +38,6 @@ from descend.tasks.base import (
 )
 from descend.tasks.registry import Problem, catalog, find, load
 from descend.tasks.script import Script
-from descend.tasks.seeding import seeded
 from descend.tasks.splits import standardize, stratified_split
 from descend.tasks.tensors import TensorTask
 

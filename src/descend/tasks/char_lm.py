@@ -10,11 +10,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from descend.restoring import evaluating
+from descend.restoring import evaluating, seeded
 from descend.sequences import sequence_lengths
 from descend.tasks import data
 from descend.tasks.base import Average, Direction, EvaluationSplit, TaskError, task
-from descend.tasks.seeding import seeded
 from descend.tasks.subsets import checked_subset
 
 _FILE = "war_and_peace.txt"

@@ -12,12 +12,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from descend.restoring import evaluating
+from descend.restoring import evaluating, seeded
 from descend.tasks import conllu, data
 from descend.tasks.base import Average, Direction, EvaluationSplit, TaskError, task
 from descend.tasks.conllu import Sentence
 from descend.tasks.lengths import cut, similar
-from descend.tasks.seeding import seeded
 from descend.tasks.subsets import checked_subset
 
 _WHAT = "the files of UD_English-EWT (https://universaldependencies.org), such as en_ewt-ud-train.conllu"

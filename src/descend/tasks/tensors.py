@@ -8,9 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from descend.restoring import evaluating
+from descend.restoring import evaluating, seeded
 from descend.tasks.base import Average, Direction, EvaluationSplit, TaskError
-from descend.tasks.seeding import seeded
 
 _EVALUATION_BATCH = 128
 

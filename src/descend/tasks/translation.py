@@ -10,12 +10,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from descend.restoring import evaluating
+from descend.restoring import evaluating, seeded
 from descend.tasks import data
 from descend.tasks.base import Average, Direction, EvaluationSplit, task
 from descend.tasks.lengths import cut, similar
 from descend.tasks.parallel_text import BEGIN, END, PADDING, Pairs, Vocabulary, joined, read_pairs, words
-from descend.tasks.seeding import seeded
 from descend.tasks.subsets import checked_subset
 
 _LONGEST = 48  # words; what is longer is cut, in translating too
