@@ -15,16 +15,20 @@ States are what `model.state_dict()` gives. Where the barrier between two is nea
 from __future__ import annotations
 
 from descend.generalization.curvature import GaussNewton, Hessian, Preconditioned
+from descend.generalization.density import SpectralDensity, spectral_density
+from descend.generalization.eigenvalues import Eigenvalues, top_eigenvalues
 from descend.generalization.interpolation import Barriers, Evaluate, Measured, Path, barriers, interpolate, path
 from descend.generalization.linear import Conditions, NotConverged, SymmetricMap
 from descend.generalization.losses import supervised, unit_logits
 from descend.generalization.objective import Objective
 from descend.generalization.planes import Plane, Surface, surface
+from descend.generalization.traces import Trace, trace
 from descend.model_states import State
 
 __all__ = [
     "Barriers",
     "Conditions",
+    "Eigenvalues",
     "Evaluate",
     "GaussNewton",
     "Hessian",
@@ -34,13 +38,18 @@ __all__ = [
     "Path",
     "Plane",
     "Preconditioned",
+    "SpectralDensity",
     "State",
     "Surface",
     "SymmetricMap",
+    "Trace",
     "barriers",
     "interpolate",
     "path",
+    "spectral_density",
     "supervised",
     "surface",
+    "top_eigenvalues",
+    "trace",
     "unit_logits",
 ]
