@@ -19,7 +19,7 @@ from descend.generalization import (
     top_eigenvalues,
     trace,
 )
-from descend.generalization.traces import student
+from descend.generalization.estimates import student
 from objectives import Case, convolutional, normalized, perceptron
 
 # ---- eigenvalues -----------------------------------------------------------------------------------------------------

@@ -14,6 +14,7 @@ States are what `model.state_dict()` gives. Where the barrier between two is nea
 
 from __future__ import annotations
 
+from descend.generalization.box import BoxSharpness, box_sharpness
 from descend.generalization.curvature import GaussNewton, Hessian, Preconditioned
 from descend.generalization.density import SpectralDensity, spectral_density
 from descend.generalization.eigenvalues import Eigenvalues, top_eigenvalues
@@ -22,11 +23,14 @@ from descend.generalization.linear import Conditions, NotConverged, SymmetricMap
 from descend.generalization.losses import supervised, unit_logits
 from descend.generalization.objective import Objective
 from descend.generalization.planes import Plane, Surface, surface
+from descend.generalization.sharpness import Average, WorstCase, average, worst_case
 from descend.generalization.traces import Trace, trace
 from descend.model_states import State
 
 __all__ = [
+    "Average",
     "Barriers",
+    "BoxSharpness",
     "Conditions",
     "Eigenvalues",
     "Evaluate",
@@ -43,7 +47,10 @@ __all__ = [
     "Surface",
     "SymmetricMap",
     "Trace",
+    "WorstCase",
+    "average",
     "barriers",
+    "box_sharpness",
     "interpolate",
     "path",
     "spectral_density",
@@ -52,4 +59,5 @@ __all__ = [
     "top_eigenvalues",
     "trace",
     "unit_logits",
+    "worst_case",
 ]

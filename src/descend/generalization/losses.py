@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 import torch
@@ -33,7 +34,23 @@ def supervised(criterion: Callable[[Any, Any], Tensor]) -> Loss:
     return loss
 
 
-def unit_logits(temperature: float = 1.0) -> Callable[[Tensor], Tensor]:
+@dataclass(frozen=True)
+class UnitLogits:
+    """The normalization of logits, made by `unit_logits`.
+
+    Attributes:
+        temperature: logits have the norm 1 / temperature.
+    """
+
+    temperature: float
+
+    def __call__(self, logits: Tensor) -> Tensor:
+        """Return logits of that norm."""
+        norms: Tensor = torch.linalg.vector_norm(logits, dim=1, keepdim=True).clamp_min(1e-12)
+        return logits / (self.temperature * norms)
+
+
+def unit_logits(temperature: float = 1.0) -> UnitLogits:
     """Return the normalization of logits: each row divided by its norm times the temperature.
 
     Andriushchenko et al. 2023, arXiv:2302.07011, section 2: it takes the scale of the logits, which training drives up
@@ -44,12 +61,7 @@ def unit_logits(temperature: float = 1.0) -> Callable[[Tensor], Tensor]:
     """
     if not 0 < temperature < math.inf:
         raise ValueError(f"temperature is {temperature!r}; give a finite number above 0")
-
-    def normalized(logits: Tensor) -> Tensor:
-        norms: Tensor = torch.linalg.vector_norm(logits, dim=1, keepdim=True).clamp_min(1e-12)
-        return logits / (temperature * norms)
-
-    return normalized
+    return UnitLogits(temperature)
 
 
 def examples(batch: Any) -> int:

@@ -76,7 +76,7 @@ class Objective:
         self.seed = seed
         self.weight_decay = float(weight_decay)
         self._parameters = _chosen(self.model, parameters)
-        self._loss, self._count, self._outputs = loss, count or examples, outputs
+        self._loss, self._count, self.outputs = loss, count or examples, outputs
         self._holding: Holding | None = None
         self._graphs: dict[Any, Any] = {}
         self._counts: list[int] = []
@@ -179,7 +179,7 @@ class Objective:
         if self._holding is not None:
             yield
             return
-        with held(self.model, self.batches, training=self.mode == "train", outputs=self._outputs) as self._holding:
+        with held(self.model, self.batches, training=self.mode == "train", outputs=self.outputs) as self._holding:
             try:
                 yield
             finally:

@@ -6,13 +6,13 @@ arXiv:2010.09649, algorithm 1, takes the trace on a subspace exactly and draws o
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import Literal
 
 import torch
 from torch import Tensor
 
+from descend.generalization.estimates import interval, mean_and_error
 from descend.generalization.krylov import accuracy, generator, product, signs, whole
 from descend.generalization.linear import Conditions, NotConverged, SymmetricMap
 
@@ -144,40 +144,7 @@ def _result(
     matrix: SymmetricMap, method: Method, known: float, samples: list[float], rtol: float | None, products: int
 ) -> Trace:
     count = len(samples)
-    mean = math.fsum(samples) / count if count else 0.0
-    error = 0.0
-    if count > 1:
-        error = math.sqrt(math.fsum((one - mean) ** 2 for one in samples) / (count - 1) / count)
-    elif count:
-        error = math.inf
-    value, reach = known + mean, student(count - 1) * error if count > 1 else error
+    mean, error = mean_and_error(samples) if samples else (0.0, 0.0)
+    value = known + mean
     is_done = rtol is None or error <= rtol * abs(value)
-    interval = (value - reach, value + reach)
-    return Trace(value, error, interval, count, method, rtol, is_done, products, matrix.conditions)
-
-
-def student(freedom: int, share: float = 0.975) -> float:
-    """Return a quantile of Student's t, by bisection of its distribution function; without SciPy, which core lacks.
-
-    Args:
-        freedom: degrees, 1 or more.
-        share: of the distribution below, from a half to 1.
-    """
-    low, high = 0.0, 1e3
-    while high - low > 1e-9 * max(1.0, low):
-        middle = (low + high) / 2
-        low, high = (middle, high) if _below(middle, freedom) < share else (low, middle)
-    return (low + high) / 2
-
-
-def _below(t: float, freedom: int) -> float:
-    """The distribution function of Student's t from 0 up, in closed form (Abramowitz & Stegun 26.7.3, 26.7.4)."""
-    angle = math.atan(t / math.sqrt(freedom))
-    cosine, sine = math.cos(angle), math.sin(angle)
-    is_odd = freedom % 2 == 1
-    term = cosine if is_odd else 1.0
-    total = 0.0 if freedom == 1 else term
-    for number in range(3 if is_odd else 2, freedom - 1, 2):
-        term *= cosine**2 * (number - 1) / number
-        total += term
-    return 0.5 + (angle + sine * total) / math.pi if is_odd else 0.5 + sine * total / 2
+    return Trace(value, error, interval(value, error, count), count, method, rtol, is_done, products, matrix.conditions)

@@ -1,0 +1,179 @@
+"""Keskar's sharpness: how far the loss rises in a small box around the weights.
+
+Keskar, Mudigere, Nocedal, Smelyanskiy & Tang 2017, arXiv:1609.04836, metric 2.1. With A a matrix of n rows and p
+columns and A+ its pseudo-inverse,
+
+    C = { z : |z_i| <= eps (|(A+ x)_i| + 1) },      phi = 100 (max over z in C of f(x + A z) - f(x)) / (1 + f(x)).
+
+A is the identity, or drawn: then the search is on a random manifold through x. The maximum is searched by L-BFGS-B, so
+phi is a lower bound. No rescaling of layers leaves it alone: the box grows with the weights by its |x_i|, but not by
+its 1.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import math
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from descend.generalization.estimates import interval, mean_and_error
+from descend.generalization.krylov import generator, whole
+from descend.generalization.linear import Conditions
+from descend.generalization.objective import Objective
+
+Columns = Literal["normal", "unit"]
+
+
+@dataclass(frozen=True)
+class BoxSharpness:
+    """Keskar's phi.
+
+    Attributes:
+        values: of each trial, in per cent.
+        loss: f(x).
+        eps: size of the box.
+        dimensions: of the space that was searched: n, or the p of a manifold.
+        columns: how those of the manifold were drawn; None in full space.
+        nudge: size of the random start, as a share of the box.
+        evaluations: of the loss with its gradient, in all.
+        stalled: trials whose search ended where it began: at a stationary point, where a nudge helps.
+        invariances: what leaves the measure unchanged; nothing does.
+        conditions: what was measured.
+    """
+
+    values: list[float]
+    loss: float
+    eps: float
+    dimensions: int
+    columns: Columns | None
+    nudge: float
+    evaluations: int
+    stalled: int
+    invariances: tuple[str, ...]
+    conditions: Conditions
+
+    @property
+    def mean(self) -> float:
+        """Over the trials."""
+        return math.fsum(self.values) / len(self.values)
+
+    @property
+    def interval(self) -> tuple[float, float] | None:
+        """The mean's 95 % interval by Student's t over the trials; None for one trial, or where a value is infinite."""
+        if len(self.values) < 2 or not all(map(math.isfinite, self.values)):
+            return None
+        return interval(*mean_and_error(self.values), len(self.values))
+
+
+def box_sharpness(
+    objective: Objective,
+    eps: float = 1e-3,
+    *,
+    manifold: int | None = None,
+    columns: Columns = "normal",
+    trials: int | None = None,
+    iterations: int = 10,
+    nudge: float = 0.0,
+    seed: int = 0,
+) -> BoxSharpness:
+    """Return how far the loss rises in Keskar's box.
+
+    Args:
+        objective: the loss over the whole training data, as in the paper.
+        eps: size of the box; the paper has 1e-3 and 5e-4.
+        manifold: dimension p of a random manifold (the paper's 100); None for the full space.
+        columns: of the manifold: "normal" draws each entry from N(0, 1), "unit" divides columns by their norms. The
+            paper does not say; the box of normal columns reaches farther, by the square root of the weights' number.
+        trials: manifolds, or random starts (manifold: 5, as the paper; full space: 1, or 5 with a nudge).
+        iterations: of L-BFGS-B; the authors' code has 10.
+        nudge: start at a random point, at most so much of the box away from x; 0, as in the paper, starts at x.
+        seed: of what is drawn.
+
+    Raises:
+        ModuleNotFoundError: without SciPy.
+        ValueError: an argument makes no sense, or the loss at the weights is not finite.
+    """
+    if importlib.util.find_spec("scipy") is None:
+        raise ModuleNotFoundError(
+            "box_sharpness needs scipy, of the lab extra: pip install 'descend[lab]'", name="scipy"
+        )
+    if isinstance(eps, bool) or not 0 < eps < math.inf:
+        raise ValueError(f"eps is {eps!r}; give a finite number above 0, such as 1e-3")
+    if not 0 <= nudge <= 1:
+        raise ValueError(f"nudge is {nudge!r}; give a share of the box, from 0 to 1")
+    if columns not in ("normal", "unit"):
+        raise ValueError(f'columns is {columns!r}; give "normal" or "unit"')
+    if manifold is not None and whole("manifold", manifold, 1) > objective.size:
+        raise ValueError(f"manifold is {manifold}, but there are {objective.size} weights; give no more")
+    whole("iterations", iterations, 1)
+    usual = 1 if manifold is None and not nudge else 5
+    count = whole("trials", trials, 1) if trials is not None else usual
+    source = generator(seed)
+    center = objective.weights()
+    with objective.held():
+        loss = objective.value()
+        if not math.isfinite(loss):
+            raise ValueError(f"the loss at the weights is {loss}; there is nothing to measure a rise from")
+        found = [
+            _maximum(objective, center, loss, _frame(center, manifold, columns, source), eps, iterations, nudge, source)
+            for _ in range(count)
+        ]
+    return BoxSharpness(
+        values=[100 * (best - loss) / (1 + loss) for best, _ in found],
+        loss=loss,
+        eps=eps,
+        dimensions=objective.size if manifold is None else manifold,
+        columns=None if manifold is None else columns,
+        nudge=nudge,
+        evaluations=sum(evaluations for _, evaluations in found),
+        stalled=sum(best <= loss for best, _ in found),
+        invariances=(),
+        conditions=objective.conditions,
+    )
+
+
+def _frame(center: Tensor, manifold: int | None, columns: Columns, source: torch.Generator) -> Tensor | None:
+    """Return the matrix A; None for the identity."""
+    if manifold is None:
+        return None
+    drawn = torch.randn(manifold, len(center), generator=source, dtype=torch.float64).T.to(center.device)
+    return drawn / torch.linalg.vector_norm(drawn, dim=0) if columns == "unit" else drawn
+
+
+def _maximum(
+    objective: Objective,
+    center: Tensor,
+    loss: float,
+    frame: Tensor | None,
+    eps: float,
+    iterations: int,
+    nudge: float,
+    source: torch.Generator,
+) -> tuple[float, int]:
+    """Return the largest loss that was seen in a box, and how often the loss was looked at."""
+    from scipy.optimize import minimize
+
+    inner = center if frame is None else torch.linalg.lstsq(frame, center[:, None]).solution[:, 0]
+    bounds = (eps * (inner.abs() + 1)).cpu()
+    best, evaluations = loss, 0
+
+    def negative(place: Any) -> tuple[float, Any]:
+        nonlocal best, evaluations
+        step = torch.from_numpy(place).to(center.device)
+        value, gradient = objective.value_and_gradient(center + (step if frame is None else frame @ step))
+        evaluations += 1
+        if not math.isfinite(value):  # nothing is higher; SciPy cannot go on from it
+            best = math.inf
+            return -1e300, 0 * place
+        best = max(best, value)
+        slope = gradient if frame is None else frame.T @ gradient
+        return -value, -slope.cpu().numpy()
+
+    start = nudge * bounds * (2 * torch.rand(len(bounds), generator=source, dtype=torch.float64) - 1)
+    box = torch.stack([-bounds, bounds], 1).numpy()
+    minimize(negative, start.numpy(), jac=True, method="L-BFGS-B", bounds=box, options={"maxiter": iterations})
+    return best, evaluations
