@@ -1,8 +1,7 @@
 """The one optimizer: it steps parameters by rules, keeps their state and param groups, and follows schedules.
 
-`descend.Optimizer(params, rule, **hyper_parameters)` takes any rule; the drop-in classes of `descend.optim` are it with
-the rule filled in and torch's constructor. Everything that can be wrong with a step is checked, and what reduces over
-tensors is computed, before the first parameter is written: an error leaves parameters, state and clock as they were.
+It takes any rule; the drop-in classes of `descend.optim` are it with the rule filled in and torch's constructor. An
+error in a step is found before the first parameter is written, and leaves parameters, state and clock as they were.
 """
 
 from __future__ import annotations
@@ -125,6 +124,11 @@ class Optimizer(torch.optim.Optimizer):
 
     def _check_combination(self, values: dict[str, Any]) -> None:
         """Refuse what a class cannot be built with although each value alone is good; for classes to override."""
+
+    @property
+    def rules(self) -> tuple[Rule, ...]:
+        """The rule of each param group."""
+        return tuple(self._rules)
 
     @property
     def applied_steps(self) -> int:

@@ -23,6 +23,8 @@ from descend.generalization.linear import Conditions, NotConverged, SymmetricMap
 from descend.generalization.losses import supervised, unit_logits
 from descend.generalization.objective import Objective
 from descend.generalization.planes import Plane, Surface, surface
+from descend.generalization.preconditioning import preconditioner, stability_threshold
+from descend.generalization.rescaling import function_change, reparameterize, rescalable
 from descend.generalization.sharpness import Average, WorstCase, average, worst_case
 from descend.generalization.traces import Trace, trace
 from descend.model_states import State
@@ -51,9 +53,14 @@ __all__ = [
     "average",
     "barriers",
     "box_sharpness",
+    "function_change",
     "interpolate",
     "path",
+    "preconditioner",
+    "reparameterize",
+    "rescalable",
     "spectral_density",
+    "stability_threshold",
     "supervised",
     "surface",
     "top_eigenvalues",

@@ -265,7 +265,7 @@ def _checkpoints(steps: int) -> Iterator[int]:
 def _direction(slope: Tensor, norm: Norm) -> Tensor:
     if norm == "linf":
         return slope.sign()
-    return slope / torch.linalg.vector_norm(slope).clamp_min(1e-300)
+    return slope / max(float(torch.linalg.vector_norm(slope)), 1e-300)
 
 
 def _projected(place: Tensor, rho: float, norm: Norm) -> Tensor:
