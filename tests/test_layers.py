@@ -74,7 +74,7 @@ LAYERS = {
     "averaging": {"model_states"},
     "ensembles": {"model_states", "restoring"},
     "snapshots": {"applied_steps", "ensembles", "model_states", "optimizer", "restoring", "schedules"},
-    "generalization": {"model_states", "restoring"},
+    "generalization": {"averaging", "model_states", "restoring"},
     "plateau": {"optimizer", "restoring", "schedules"},
     "batching": {"schedules"},
     "accumulation": {"schedules"},

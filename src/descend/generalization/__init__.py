@@ -26,7 +26,9 @@ from descend.generalization.planes import Plane, Surface, surface
 from descend.generalization.preconditioning import preconditioner, stability_threshold
 from descend.generalization.rescaling import function_change, reparameterize, rescalable
 from descend.generalization.sharpness import Average, WorstCase, average, worst_case
+from descend.generalization.slices import Slice, amounts, random_directions, slice_line, slice_plane, slice_row
 from descend.generalization.traces import Trace, trace
+from descend.generalization.trajectory import Trajectory, project_trajectory
 from descend.model_states import State
 
 __all__ = [
@@ -44,12 +46,15 @@ __all__ = [
     "Path",
     "Plane",
     "Preconditioned",
+    "Slice",
     "SpectralDensity",
     "State",
     "Surface",
     "SymmetricMap",
     "Trace",
+    "Trajectory",
     "WorstCase",
+    "amounts",
     "average",
     "barriers",
     "box_sharpness",
@@ -57,8 +62,13 @@ __all__ = [
     "interpolate",
     "path",
     "preconditioner",
+    "project_trajectory",
+    "random_directions",
     "reparameterize",
     "rescalable",
+    "slice_line",
+    "slice_plane",
+    "slice_row",
     "spectral_density",
     "stability_threshold",
     "supervised",

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from descend.averaging import recompute_batch_norm
 from descend.restoring import batches_restored, seeded
 
 _PASS_SEED = 0  # of what a loader draws: the same order in every pass
@@ -28,29 +29,51 @@ class Holding:
 
     def __init__(self, model: nn.Module, buffers: list[tuple[nn.Module, dict[str, Tensor | None]]]) -> None:
         self._model, self._buffers = model, buffers
+        self._quiet: set[int] = set()  # places of batches on which nothing was drawn
 
     def read(self, batches: Iterable[Any]) -> Iterator[Any]:
         """Yield the batches, in the same order in every pass."""
         _seed(_PASS_SEED)
         yield from batches
 
-    @contextmanager
-    def drawing(self, seed: int | None) -> Iterator[Callable[[], bool]]:
-        """Run a forward pass with fresh buffers, with gradients unless they are off, and what it draws fixed by a seed.
+    def prepare(self, place: int, seed: int | None) -> list[Tensor] | None:
+        """Make ready for a forward pass on a batch: fresh buffers, and what it draws fixed by a seed.
 
-        Yields what tells afterwards whether it drew without one.
+        Without a seed, return where the generators stand, for `drew`; None for a batch that drew nothing before.
         """
+        self._refresh()
+        if seed is not None:
+            _seed(seed)
+        return None if seed is not None or place in self._quiet else _positions()
+
+    def drew(self, place: int, before: list[Tensor] | None) -> bool:
+        """Tell whether a forward pass on a batch drew random numbers without a seed."""
+        if before is None:
+            return False
+        is_quiet = all(map(torch.equal, before, _positions()))
+        if is_quiet:
+            self._quiet.add(place)
+        return not is_quiet
+
+    @contextmanager
+    def renewed(self, batches: Iterable[Any], forward: Callable[[nn.Module, Any], Any]) -> Iterator[None]:
+        """Compute the statistics of batch normalization anew, for a block."""
+        own = self._buffers
+        self._refresh()
+        recompute_batch_norm(self._model, self.read(batches), forward)
+        self._buffers = [(module, dict(module._buffers)) for module, _ in own]
+        try:
+            yield
+        finally:
+            self._buffers = own
+
+    def _refresh(self) -> None:
+        """Give the model copies of its buffers."""
         copies: dict[int, Tensor] = {}  # a buffer that two modules share stays shared
         for module, buffers in self._buffers:
             for name, value in buffers.items():
                 if value is not None:
                     module._buffers[name] = copies.setdefault(id(value), value.detach().clone())
-        if seed is not None:
-            _seed(seed)
-            yield lambda: False
-            return
-        before = _positions()
-        yield lambda: not all(map(torch.equal, before, _positions()))
 
 
 @contextmanager
@@ -106,12 +129,14 @@ def plain_attention() -> Any:
 def _seed(seed: int) -> None:
     random.seed(seed)
     np.random.seed(seed % 2**32)
-    torch.manual_seed(seed)
+    torch.default_generator.manual_seed(seed)  # torch.manual_seed would note a stack trace for devices not in use
+    if torch.cuda._initialized:
+        torch.cuda.manual_seed_all(seed)
 
 
 def _positions() -> list[Tensor]:
     """Where torch's generators stand."""
-    return [torch.get_rng_state(), *(torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [])]
+    return [torch.get_rng_state(), *(torch.cuda.get_rng_state_all() if torch.cuda._initialized else [])]
 
 
 def _eager() -> Any:

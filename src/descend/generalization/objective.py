@@ -10,11 +10,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any, Literal, TypeVar
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.parameter import is_lazy
 
 from descend.generalization.holding import Holding, held
@@ -50,6 +51,8 @@ class Objective:
         parameters: names, or the parameters themselves; by default all that require gradients. Others are constants.
         weight_decay: adds weight_decay / 2 |w|^2, as the optimizer of a training with such a decay minimises.
         outputs: applied to what the model returns, before the loss sees it; see `unit_logits`.
+        recompute: training batches over which the statistics of batch normalization are computed anew for each vector
+            of weights that is asked about; by default they are the model's own, which belong to its own weights.
 
     Raises:
         TypeError: an argument is of the wrong kind.
@@ -68,6 +71,7 @@ class Objective:
         parameters: Iterable[str | Tensor] | None = None,
         weight_decay: float = 0.0,
         outputs: Callable[[Any], Any] | None = None,
+        recompute: Iterable[Any] | None = None,
     ) -> None:
         _check(model, loss, batches, mode, seed, weight_decay)
         self.model = unwrapped(model)
@@ -77,7 +81,9 @@ class Objective:
         self.weight_decay = float(weight_decay)
         self._parameters = _chosen(self.model, parameters)
         self._loss, self._count, self.outputs = loss, count or examples, outputs
+        self._recompute = recompute
         self._holding: Holding | None = None
+        self._own: list[Tensor] = []  # copies of the weights while other ones are in their place
         self._graphs: dict[Any, Any] = {}
         self._counts: list[int] = []
         self._losses: list[float | None] = []
@@ -115,6 +121,14 @@ class Objective:
             notes=tuple(self.notes),
         )
 
+    @property
+    def statistics(self) -> Literal["none", "fixed", "recomputed"]:
+        """Which running statistics batch normalization has where weights vary; "none" where no layer keeps any."""
+        layers = (one for one in self.model.modules() if isinstance(one, _NormBase))
+        if all(one.running_mean is None for one in layers):
+            return "none"
+        return "fixed" if self._recompute is None else "recomputed"
+
     def weights(self) -> Tensor:
         """Return the weights of the model, a new vector."""
         return self.flat(self._parameters)
@@ -143,10 +157,10 @@ class Objective:
 
     def value(self, at: Tensor | None = None) -> float:
         """Return the loss, of the model's weights or of others: a flat vector, rounded to the parameters' types."""
-        with self.held(), self._moved(at):
+        with self.held(), self._moved(at), torch.no_grad():
             total = 0.0
-            for count, loss in self._forward(is_moved=at is not None):
-                total += count * loss
+            for place, count, batch in self._pass():
+                total += count * self.loss_on(place, batch, is_moved=at is not None).item()
             return total / sum(self._counts) + self._decay(at)
 
     def gradient(self, at: Tensor | None = None) -> Tensor:
@@ -186,6 +200,7 @@ class Objective:
                 self._holding = None
                 self._graphs.clear()
                 self._losses.clear()
+                self._own.clear()
 
     def visits(self, build: Callable[[int, Any], Built]) -> Iterator[tuple[int, Built]]:
         """Yield the size of each batch, and what is built of its place and it; within `held` only.
@@ -215,15 +230,15 @@ class Objective:
             ValueError: it draws random numbers without a seed, is no scalar, or differs from that of an earlier pass.
         """
         assert self._holding is not None
-        with self._holding.drawing(None if self.seed is None else self.seed + place) as drawn:
-            try:
-                loss = self._loss(self.model, batch)
-            except Exception as error:
-                error.add_note("in loss(model, batch); a criterion of outputs and targets is given as supervised(it)")
-                raise
+        before = self._holding.prepare(place, None if self.seed is None else self.seed + place)
+        try:
+            loss = self._loss(self.model, batch)
+        except Exception as error:
+            error.add_note("in loss(model, batch); a criterion of outputs and targets is given as supervised(it)")
+            raise
         if not isinstance(loss, Tensor) or loss.numel() != 1:
             raise ValueError(f"loss returned {_described(loss)}; let it return the mean over the batch, a scalar")
-        if drawn():
+        if self._holding.drew(place, before):
             raise ValueError(
                 "the loss draws random numbers (dropout, say); give seed= to fix them for each batch, or measure in "
                 'mode="eval"'
@@ -231,11 +246,6 @@ class Objective:
         if not is_moved:
             self._check_repeats(place, loss.item())
         return loss.reshape(())
-
-    def _forward(self, *, is_moved: bool) -> Iterator[tuple[int, float]]:
-        for place, count, batch in self._pass():
-            with torch.no_grad():
-                yield count, self.loss_on(place, batch, is_moved=is_moved).item()
 
     def _pass(self) -> Iterator[tuple[int, int, Any]]:
         """Yield place, size and content of each batch, in the same order as ever."""
@@ -280,15 +290,18 @@ class Objective:
         if at is None:
             yield
             return
+        assert self._holding is not None
         moved = self.as_parameters(at)
-        own = {name: value.detach().clone() for name, value in self._parameters.items()}
+        self._own = self._own or [value.detach().clone() for value in self._parameters.values()]
         try:
             for value, other in zip(self._parameters.values(), moved, strict=True):
                 value.data.copy_(other)  # of .data: a graph of the user's that waits for its backward stays valid
-            yield
+            renewed = self._recompute is not None and self.mode == "eval"
+            with self._holding.renewed(self._recompute or [], self._loss) if renewed else nullcontext():
+                yield
         finally:
-            for name, value in self._parameters.items():
-                value.data.copy_(own[name])
+            for value, own in zip(self._parameters.values(), self._own, strict=True):
+                value.data.copy_(own)
 
 
 _SAME = "give batches and a model that do the same in every pass, for example a list of batches"
