@@ -21,6 +21,7 @@ from descend.generalization.eigenvalues import Eigenvalues, top_eigenvalues
 from descend.generalization.interpolation import Barriers, Evaluate, Measured, Path, barriers, interpolate, path
 from descend.generalization.linear import Conditions, NotConverged, SymmetricMap
 from descend.generalization.losses import supervised, unit_logits
+from descend.generalization.monitor import Monitor, Reading
 from descend.generalization.objective import Objective
 from descend.generalization.planes import Plane, Surface, surface
 from descend.generalization.preconditioning import preconditioner, stability_threshold
@@ -41,11 +42,13 @@ __all__ = [
     "GaussNewton",
     "Hessian",
     "Measured",
+    "Monitor",
     "NotConverged",
     "Objective",
     "Path",
     "Plane",
     "Preconditioned",
+    "Reading",
     "Slice",
     "SpectralDensity",
     "State",

@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor
 
-from descend.generalization.linear import SymmetricMap
+from descend.generalization.linear import NotFinite, SymmetricMap
 
 
 def generator(seed: int) -> torch.Generator:
@@ -32,13 +32,11 @@ def product(matrix: SymmetricMap, vectors: Tensor) -> Tensor:
     """Return products that are finite.
 
     Raises:
-        ValueError: they are not.
+        NotFinite: they are not.
     """
     found: Tensor = matrix @ vectors
     if not found.isfinite().all():
-        raise ValueError(
-            "products with the matrix are not finite; the loss overflows at these weights, or is NaN there"
-        )
+        raise NotFinite("products with the matrix are not finite; the loss overflows at these weights, or is NaN there")
     return found
 
 

@@ -60,6 +60,10 @@ class SymmetricMap(Protocol):
         """Return the products; k columns cost one visit of the data."""
 
 
+class NotFinite(ValueError):
+    """Products are infinite or NaN, as at weights that diverged."""
+
+
 class NotConverged(RuntimeError):
     """The accuracy that was asked for was not reached.
 
