@@ -13,8 +13,8 @@ import torch
 from comparisons import finished_in, prepare, small, trials_of, without_times
 from descend import commands, report, tasks
 from descend.ensembles.bootstrap import interval, over_seeds
-from descend.experiments import trial
-from descend.experiments.ensemble_study import jobs, results, scoring, study, tables, verdicts
+from descend.experiments import jobs, trial
+from descend.experiments.ensemble_study import results, scoring, study, tables, verdicts
 from descend.experiments.ensemble_study.controls import controls
 from descend.experiments.ensemble_study.methods import methods
 from descend.experiments.errors import Interrupted, RunError, UsageError
@@ -179,7 +179,7 @@ def test_diversity_is_of_all_three_sets_of_members(original):
             assert one["low"] <= one["mean"] <= one["high"]
 
 
-class StopAfter(study.Silence):
+class StopAfter(jobs.Silence):
     def __init__(self, count):
         self.left = count
 

@@ -85,6 +85,7 @@ LAYERS = {
         "ensembles",
         "generalization",
         "groups",
+        "model_states",
         "optim",
         "optimizer",
         "rate_range",

@@ -20,7 +20,7 @@ import report_pages
 from descend.experiments.ensemble_study import results as study_results
 from descend.experiments.ensemble_study import study
 from descend.experiments.ensemble_study.methods import methods
-from descend.report import ensemble_landscape, ensemble_reading
+from descend.report import ensemble_landscape, ensemble_reading, heights
 from descend.report.ensemble_results import Diversity
 from ensemble_example import example
 from report_pages import table, within, words
@@ -198,20 +198,20 @@ class TestLeftOut:
 
 class TestPicturesOfThePlane:
     def test_shades_cover_every_loss_and_are_honest_of_the_cap(self):
-        shades = ensemble_landscape.Shades.of([[0.1, 1.0], [None, 500.0]])
+        shades = heights.Shades.of([[0.1, 1.0], [None, 500.0]])
         assert (shades.log, shades.capped) == (True, True)
         assert (shades.bounds[0], shades.bounds[-1]) == pytest.approx((0.1, 10.0))
         assert shades.color(0.1) == "#fde725"
         assert shades.color(10.0) == shades.color(500.0) == "#440154"
-        even = ensemble_landscape.Shades.of([[1.0, 2.0]])
+        even = heights.Shades.of([[1.0, 2.0]])
         assert (even.log, even.capped) == (False, False)
-        assert ensemble_landscape.Shades.of([[None]]).bounds == ensemble_landscape.Shades.of([[0.0, 1.0]]).bounds
+        assert heights.Shades.of([[None]]).bounds == heights.Shades.of([[0.0, 1.0]]).bounds
 
     def test_one_unit_is_as_long_across_as_up(self):
         for height in (0.1, 1.0, 9.0):
             axis = [0.0, 1.0, 2.0]
             plane = SimpleNamespace(xs=axis, ys=[height * at for at in axis])
-            area = ensemble_landscape.Area.of(plane)
+            area = heights.Area.of(plane)
             across = area.frame.plot_width / (area.xs.high - area.xs.low)
             up = area.frame.plot_height / (area.ys.high - area.ys.low)
             assert across == pytest.approx(up, rel=0.01)
@@ -220,10 +220,10 @@ class TestPicturesOfThePlane:
 
     def test_the_way_is_cut_where_the_grid_ends(self):
         box = (ensemble_landscape.Span(0.0, 1.0), ensemble_landscape.Span(0.0, 1.0))
-        assert ensemble_landscape._inside([-1.0, 0.5], [3.0, 0.5], box) == ([0.0, 0.5], [1.0, 0.5])
-        assert ensemble_landscape._inside([0.2, 0.2], [0.3, 0.4], box) == ([0.2, 0.2], [0.3, 0.4])
-        assert ensemble_landscape._inside([-1.0, 0.5], [0.5, 2.0], box) is None
-        assert ensemble_landscape._inside([-1.0, 2.0], [3.0, 2.0], box) is None
+        assert heights.inside([-1.0, 0.5], [3.0, 0.5], box) == ([0.0, 0.5], [1.0, 0.5])
+        assert heights.inside([0.2, 0.2], [0.3, 0.4], box) == ([0.2, 0.2], [0.3, 0.4])
+        assert heights.inside([-1.0, 0.5], [0.5, 2.0], box) is None
+        assert heights.inside([-1.0, 2.0], [3.0, 2.0], box) is None
 
 
 @pytest.mark.parametrize(

@@ -61,7 +61,7 @@ if TYPE_CHECKING:
     from descend import sequences as sequences
     from descend import snapshots as snapshots
     from descend import tasks as tasks
-    from descend.commands import compare, find_rules, show
+    from descend.commands import compare, diagnose, find_rules, show
     from descend.ensembles import Ensemble
     from descend.experiments.handle import trial
     from descend.optim import *  # noqa: F403
@@ -84,6 +84,7 @@ __all__ = [
     "clip",
     "clip_units",
     "compare",
+    "diagnose",
     "ema",
     "ensembles",
     "exp",
@@ -132,6 +133,7 @@ _HOMES = {
     "Ensemble": "descend.ensembles",
     "Optimizer": "descend.optimizer",
     "compare": "descend.commands",
+    "diagnose": "descend.commands",
     "find_rules": "descend.commands",
     "range_test": "descend.rate_range",
     "show": "descend.commands",

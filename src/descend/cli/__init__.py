@@ -15,6 +15,7 @@ _LAB = (
     "scipy",
     "sklearn",
     "altair",
+    "contourpy",
     "jinja2",
     "vl_convert",
 )

@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from descend import __version__, commands, option_values
+from descend.cli.diagnosing import diagnose
 from descend.cli.printing import console, output, print_cache, print_comparison, print_study
 from descend.cli.searching import search
 from descend.cli.words import in_words
@@ -38,6 +39,7 @@ application = typer.Typer(
 
 
 application.add_typer(search, name="search")
+application.command()(diagnose)
 
 
 @application.callback()

@@ -57,6 +57,15 @@ def print_study(console: "Console", study: commands.Study) -> None:
     _print_lines(console, found)
 
 
+def print_diagnosis(console: "Console", found: commands.Diagnosed) -> None:
+    """Print a diagnosis's table, what it found, its caveats, and where its page is."""
+    from descend.experiments.diagnosis.tables import table
+
+    console.print(table(found.results, console.width))
+    caveats = [f"{name}: {line}" for name, lines in found.results["caveats"].items() for line in lines]
+    _print_lines(console, ["", *found.results["findings"], "", *_listed(caveats), f"\nreport: {found.report}"])
+
+
 def print_search(console: "Console", found: commands.Search) -> None:
     """Print a search's tables, what it found, its caveats, where its files are, and how to have a rule of it."""
     from descend.search.showing import tables

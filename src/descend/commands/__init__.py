@@ -8,6 +8,7 @@ Each is what `descend <command>` calls, and as good in a script:
 """
 
 from descend.commands.comparing import Comparison, compare, range_test
+from descend.commands.diagnosing import Diagnosed, diagnose
 from descend.commands.ensembling import Study, ensemble
 from descend.commands.exporting import Exported, export_rule
 from descend.commands.looking import Cache, cache, list_, show
@@ -21,12 +22,14 @@ __all__ = [
     "INSTALL",
     "Cache",
     "Comparison",
+    "Diagnosed",
     "Exported",
     "Search",
     "Study",
     "bench",
     "cache",
     "compare",
+    "diagnose",
     "ensemble",
     "export_rule",
     "find_rules",

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any, cast
 from descend.commands.needs import FOR_COMPARISONS, require
 
 if TYPE_CHECKING:
-    from descend.experiments.ensemble_study.jobs import Progress
     from descend.experiments.ensemble_study.study import Fineness, Studied
+    from descend.experiments.jobs import Progress
     from descend.experiments.run_directory import RunDirectory
 
 
@@ -67,7 +67,7 @@ def ensemble(
     """
     require(FOR_COMPARISONS)
     from descend import report, tasks
-    from descend.experiments import options, run_directory
+    from descend.experiments import jobs, options, run_directory
     from descend.experiments import workers as processes
     from descend.experiments.ensemble_study import results, study
     from descend.experiments.errors import Interrupted
@@ -89,7 +89,7 @@ def ensemble(
             directory.forget_ensemble()
         fineness = study.QUICK if quick or asked["quick"] else study.FULL
         studied = {name: _studied(name, comparison, asked, directory, fineness) for name in names}
-        observer = progress() if progress else study.Silence()
+        observer = progress() if progress else jobs.Silence()
         try:
             with processes.hands(asked["task"], asked["settings"], problem, at_a_time) as hands:
                 found = study.study(studied, hands.run, observer)

@@ -11,6 +11,7 @@ INSTALL = "pip install 'descend[lab]'"
 """What installs the packages that experiments and the command line need beside torch."""
 
 FOR_REPORTS = ("scipy", "altair", "jinja2", "vl_convert")
+FOR_DIAGNOSES = ("loky", "optuna", "scipy", "sklearn", "altair", "contourpy", "jinja2", "safetensors", "vl_convert")
 FOR_COMPARISONS = ("loky", "optuna", "scipy", "sklearn", "altair", "jinja2", "vl_convert")
 
 

@@ -29,7 +29,7 @@ class Kind:
 
     Attributes:
         command: its name, which the manifest has as its kind.
-        store: the file of what is paid for.
+        store: the file of what is paid for; None where that is in its folders alone.
         content: what is in that, in the plural.
         results: the file that marks a run as finished.
         report: its page.
@@ -39,7 +39,7 @@ class Kind:
     """
 
     command: str
-    store: str
+    store: str | None
     content: str
     results: str
     report: str
@@ -50,7 +50,8 @@ class Kind:
     @property
     def written(self) -> tuple[str, ...]:
         """Its files in the order of deletion: the manifest goes last, as a store without it means nothing."""
-        return *self.added, self.report, self.results, self.store, MANIFEST
+        store = () if self.store is None else (self.store,)
+        return *self.added, self.report, self.results, *store, MANIFEST
 
 
 COMPARE = Kind(
@@ -76,6 +77,7 @@ class RunDirectory:
     @property
     def trials(self) -> Path:
         """The file of finished trials, or whatever else is paid for."""
+        assert self.kind.store is not None
         return self.path / self.kind.store
 
     @property
@@ -276,7 +278,7 @@ def _agreed(path: Path, wanted: dict[str, Any], kind: Kind) -> dict[str, Any]:
     """Return the stored manifest, if what is wanted agrees with it; write a new one where there is none."""
     remedy = "start over with --fresh, or choose another --out"
     if not (path / MANIFEST).exists():
-        if (path / kind.store).exists():
+        if kind.store is not None and (path / kind.store).exists():
             raise RunError(f"{path} holds {kind.content} without their manifest.json; {remedy}")
         write_json(path / MANIFEST, wanted)
         return wanted

@@ -43,15 +43,15 @@ def preconditioner(optimizer: torch.optim.Optimizer, parameters: Iterable[Tensor
         if id(parameter) not in groups:
             raise ValueError(f"parameter {place} is not the optimizer's; build it from the same model's parameters")
         name, group = groups[id(parameter)]
-        if name not in _DENOMINATORS:
+        if name not in DENOMINATORS:
             raise ValueError(
                 f"{name} divides its steps by nothing that is known here; there is a preconditioner for "
-                f"{', '.join(_DENOMINATORS)}"
+                f"{', '.join(DENOMINATORS)}"
             )
         state = optimizer.state.get(parameter)
         if not state:
             raise ValueError(f"the optimizer has no state of parameter {place} yet; take a step first")
-        parts.append(_DENOMINATORS[name](_Wide(state), group).flatten().cpu())
+        parts.append(DENOMINATORS[name](_Wide(state), group).flatten().cpu())
     return torch.cat(parts)
 
 
@@ -133,7 +133,7 @@ def _adagrad(state: _Wide, group: Group) -> Tensor:
     return _root(state["sum"], group)
 
 
-_DENOMINATORS: dict[str, Callable[[_Wide, Group], Tensor]] = {
+DENOMINATORS: dict[str, Callable[[_Wide, Group], Tensor]] = {
     "adam": _adam,
     "adamw": _adam,
     "adamwpaper": _adam,
@@ -148,6 +148,8 @@ _DENOMINATORS: dict[str, Callable[[_Wide, Group], Tensor]] = {
 
 def _threshold(name: str, group: Group) -> float:
     rate = float(group["lr"])
+    if not rate:
+        return math.inf
     if name in ("sgd", "sgdw", "rmsprop"):
         beta = float(group.get("momentum", 0.0))
         if group.get("nesterov"):

@@ -4,6 +4,7 @@
     descend.report.join(["runs/one", "runs/two"])            # writes joined.html and joined.json
     descend.report.write_ensemble("runs/demo")               # reads ensemble.json there, writes ensemble.html
     descend.report.write_search("runs/search")               # reads search.json there, writes search.html
+    descend.report.write_diagnosis("runs/mine")              # reads diagnosis.json, writes a page for each instrument
     descend.report.schema()                                  # of results.json, as a dict
 
 Importing this module is cheap; the libraries that draw are loaded when a report is written.
@@ -15,7 +16,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-__all__ = ["join", "schema", "write", "write_ensemble", "write_search"]
+__all__ = ["join", "schema", "write", "write_diagnosis", "write_ensemble", "write_search"]
 
 
 def write(run: Path | str, out: Path | str | None = None) -> Path:
@@ -84,6 +85,35 @@ def write_search(run: Path | str, out: Path | str | None = None) -> Path:
     return _write(path, "search.html", out, read, "search_page")
 
 
+def write_diagnosis(run: Path | str) -> Path:
+    """Write the pages of a finished diagnosis from its `diagnosis.json`, and return the path of the first of them.
+
+    `diagnosis.html` leads to a page for each instrument, beside it. The same results give the same bytes. Pages that
+    are there are replaced, each in one step, the first one last.
+
+    Args:
+        run: the directory of the run, or the `diagnosis.json` in it.
+
+    Raises:
+        FileNotFoundError: there is no run, or it is not finished.
+        ValueError: the results are damaged or of a newer format.
+        OSError: a page cannot be written.
+        ModuleNotFoundError: without the `lab` extra.
+    """
+    from descend.report import files
+    from descend.report.diagnosis_reading import read
+
+    path = files.document_of(Path(run), "diagnosis.json", "a finished diagnosis")
+    results = read(path)
+    try:
+        from descend.report.diagnosis_page import pages
+    except ModuleNotFoundError as error:
+        raise _needs(error) from None
+    for name, text in pages(results).items():
+        files.write(path.with_name(name), text)
+    return path.with_name("diagnosis.html")
+
+
 def _write(path: Path, usual: str, out: Path | str | None, read: Callable[[Path], Any], module: str) -> Path:
     """Write the page that a module renders of the results in a file, beside it by default, and return its path."""
     import importlib
@@ -148,17 +178,18 @@ def join(runs: Sequence[Path | str], out: Path | str = "joined.html") -> Path:
     return page
 
 
-def schema(of: Literal["results", "joined", "ensemble", "search"] = "results") -> dict[str, Any]:
-    """The JSON Schema (draft 2020-12) of what a run, a join, a study of snapshots and a search write.
+def schema(of: Literal["results", "joined", "ensemble", "search", "diagnosis"] = "results") -> dict[str, Any]:
+    """The JSON Schema (draft 2020-12) of what a run, a join, a study of snapshots, a search and a diagnosis write.
 
     Args:
         of: "results" for the `results.json` of a run, "joined" for the `joined.json` of a join,
-            "ensemble" for the `ensemble.json` of a study of snapshots, "search" for the `search.json` of a search.
+            "ensemble" for the `ensemble.json` of a study of snapshots, "search" for the `search.json` of a search,
+            "diagnosis" for the `diagnosis.json` of a diagnosis.
 
     Raises:
         ValueError: `of` is none of them.
     """
-    from descend.report import ensemble_results, joined, results, search_results
+    from descend.report import diagnosis_results, ensemble_results, joined, results, search_results
     from descend.report.json_schema import schema_of
 
     kinds: dict[str, tuple[type, int]] = {
@@ -166,6 +197,7 @@ def schema(of: Literal["results", "joined", "ensemble", "search"] = "results") -
         "joined": (joined.Joined, joined.FORMAT),
         "ensemble": (ensemble_results.EnsembleResults, ensemble_results.FORMAT),
         "search": (search_results.SearchResults, search_results.FORMAT),
+        "diagnosis": (diagnosis_results.Diagnosis, diagnosis_results.FORMAT),
     }
     if of not in kinds:
         raise ValueError(f"of is {of!r}; give one of {', '.join(kinds)}")

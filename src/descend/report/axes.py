@@ -69,7 +69,7 @@ def rows_marks(base: alt.Chart, span: Span, frame: Frame) -> tuple[list[alt.Char
         base.mark_point(size=80, filled=True, opacity=1, stroke=PAPER, strokeWidth=1.5)
         .encode(x=value, fill=hue(), shape=alt.Shape("shape:N", scale=None))
         .transform_filter("datum.shape != 'none'"),
-        base.mark_text(align="right", limit=78).encode(x=alt.value(-8), text="title:N"),
+        base.mark_text(align="right", limit=frame.left - 6).encode(x=alt.value(-8), text="title:N"),
         base.mark_text(align="left", limit=60).encode(x=alt.value(frame.plot_width + 8), text="text:N"),
     ]
     return behind, before

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from descend.report import ensemble_charts, ensemble_landscape, ensemble_tables
+from descend.report import ensemble_charts, ensemble_landscape, ensemble_tables, heights
 from descend.report.ensemble_results import EnsembleResults, Optimizer, Plane
 from descend.report.formats import Metric, count
 from descend.report.template import template
@@ -53,7 +53,7 @@ def _part(optimizer: Optimizer, results: EnsembleResults, metric: Metric) -> dic
 
 def _plane_said(plane: Plane) -> list[str]:
     """What must be known to read the picture of the plane."""
-    shades = ensemble_landscape.Shades.of(plane.losses)
+    shades = heights.Shades.of(plane.losses)
     gone = sum(loss is None for row in plane.losses for loss in row)
     said = [
         f"Each cell is one of {len(plane.ys)} × {len(plane.xs)} measured points, its colour the validation loss"

@@ -2,12 +2,13 @@
 
 import math
 from collections.abc import Iterator, Mapping
-from typing import Any, Literal, Protocol, TypeVar, cast
+from typing import Any, Literal, Protocol, TypeVar, cast, runtime_checkable
 
 from torch import Tensor, nn
 
 Direction = Literal["maximize", "minimize"]
 EvaluationSplit = Literal["validation", "test"]
+Split = Literal["train", "validation", "test"]
 Average = Literal["probabilities", "values"]
 
 _MARK = "__descend_task__"
@@ -28,7 +29,7 @@ class Task(Protocol):
     (which of several) and `data` (a file or folder in place of the usual one).
 
     A task may also have `quick`, a mapping: its settings in the smallest honest run, and "steps" if that is not a
-    quarter of the steps; and the members of `ScalesRates` and of `Averages`.
+    quarter of the steps; and the members of `ScalesRates`, `Ordered` and `Averages`.
     """
 
     name: str
@@ -77,6 +78,21 @@ class ScalesRates(Protocol):
 
     def rate_share(self, batch: Any) -> float:
         """Return what the rates of the step on this batch are multiplied by; 1 leaves them as they are."""
+        ...
+
+
+@runtime_checkable
+class Ordered(Protocol):
+    """A task whose examples can be visited one after the other, for what looks at a fixed data set."""
+
+    def ordered(self, split: Split, size: int, count: int | None = None) -> list[Any]:
+        """Return batches of a split's examples in their order, without augmentation, the last one perhaps short.
+
+        Args:
+            split: which.
+            size: examples of a batch.
+            count: of the examples, evenly spread over the split; by default all.
+        """
         ...
 
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from descend.restoring import evaluating, seeded
-from descend.tasks.base import Average, Direction, EvaluationSplit, TaskError
+from descend.tasks.base import Average, Direction, EvaluationSplit, Split, TaskError
 
 _EVALUATION_BATCH = 128
 
@@ -85,6 +85,13 @@ class TensorTask(abc.ABC):
             for start in range(0, len(order) - size + 1, size):
                 chosen = order[start : start + size]
                 yield self.augment(self.prepare(inputs[chosen]), generator), targets[chosen]
+
+    def ordered(self, split: Split, size: int, count: int | None = None) -> list[tuple[Tensor, Tensor]]:
+        """Return batches of a split in its order, prepared and not augmented; of `count` examples, spread evenly."""
+        inputs, targets = self._splits[split]
+        taken = len(targets) if count is None else min(count, len(targets))
+        chosen = torch.arange(taken) * len(targets) // taken
+        return [(self.prepare(inputs[rows]), targets[rows]) for rows in torch.split(chosen, size)]
 
     def loss(self, model: nn.Module, batch: tuple[Tensor, Tensor]) -> Tensor:
         """Return `criterion` on one batch."""

@@ -16,7 +16,7 @@ from typing import Any, Literal
 
 from descend.experiments import trial as trials
 from descend.experiments.conditions import AVERAGE, Kept
-from descend.experiments.ensemble_study.jobs import Result
+from descend.experiments.jobs import Result
 from descend.experiments.manifest import versions
 from descend.experiments.trial import Trial
 from descend.schedules import Schedule, multistep, snapshot

@@ -13,7 +13,7 @@ from typing import Any
 from torch import nn
 
 from descend.experiments import trial as trials
-from descend.experiments.ensemble_study.jobs import Result
+from descend.experiments.jobs import Result
 from descend.experiments.keeping import renew_batch_norm
 from descend.experiments.trial import Trial
 from descend.generalization import Measured, Plane, path

@@ -16,8 +16,8 @@ from descend.ensembles.bootstrap import Draws
 from descend.ensembles.calibration import fit_temperature, tempered
 from descend.ensembles.diversity import ByExample, by_example, summarized
 from descend.experiments.ensemble_study.controls import Control, controls
-from descend.experiments.ensemble_study.jobs import Result
 from descend.experiments.ensemble_study.methods import ensemble_names
+from descend.experiments.jobs import Result
 from descend.experiments.keeping import averageable, members_outputs, renew_batch_norm
 from descend.experiments.trial import Trial
 from descend.snapshots import SnapshotStore, State

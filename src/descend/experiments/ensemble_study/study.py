@@ -5,29 +5,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from descend.experiments.ensemble_study.controls import controls
-from descend.experiments.ensemble_study.jobs import Job, KeptJob, Progress, Result, Run, work
 from descend.experiments.ensemble_study.landscape import PlaneRow, Trace, lines
 from descend.experiments.ensemble_study.scoring import Scoring
 from descend.experiments.errors import Interrupted, RunError
+from descend.experiments.jobs import Job, KeptJob, Progress, Result, Run, work
 from descend.experiments.trial import Trial
 from descend.schedules import Schedule
 from descend.snapshots import SnapshotError, SnapshotStore
-
-
-class Silence:
-    """Progress that nobody is told about."""
-
-    def begin(self, total: int, done: int) -> None:
-        """Say nothing."""
-
-    def running(self, name: str) -> None:
-        """Say nothing."""
-
-    def finished(self, name: str) -> None:
-        """Say nothing."""
-
-    def end(self) -> None:
-        """Say nothing."""
 
 
 @dataclass(frozen=True)

@@ -53,6 +53,22 @@ class Progress(Protocol):
         """No job follows."""
 
 
+class Silence:
+    """Progress that nobody is told about."""
+
+    def begin(self, total: int, done: int) -> None:
+        """Say nothing."""
+
+    def running(self, name: str) -> None:
+        """Say nothing."""
+
+    def finished(self, name: str) -> None:
+        """Say nothing."""
+
+    def end(self) -> None:
+        """Say nothing."""
+
+
 Run = Callable[
     [Callable[[Problem, "KeptJob"], "KeptJob"], Iterable["KeptJob"], Callable[["KeptJob"], None]], Iterator["KeptJob"]
 ]
