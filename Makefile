@@ -5,6 +5,10 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 READY_LONG := $(VENV)/.ready-long
 
+# oracles of curvature, without what they declare: that would bring a torchvision that does not fit
+PEERS := curvlinops-for-pytorch backpack-for-pytorch linear_operator einops einconv opt-einsum unfoldNd jaxtyping \
+	wadler-lindig hessian-eigenthings PyHessian
+
 CONFORMANCE ?= $(wildcard ../shared/conformance/run)
 
 .PHONY: demo test test-long conformance check bench stubs snapshots clean
@@ -43,6 +47,7 @@ $(READY): pyproject.toml constraints.txt
 
 $(READY_LONG): $(READY)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,long]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt --no-deps $(PEERS)
 	touch $@
 
 clean:

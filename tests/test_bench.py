@@ -31,6 +31,8 @@ TINY = Sizes(
     search_steps=2,
     loop_steps=2,
     convnets=0,
+    curved_batches=(6, 4),
+    curved_side=8,
 )
 needs_compiler = pytest.mark.skipif(compiler.unavailable() is not None, reason="no compiler")
 

@@ -98,7 +98,18 @@ LAYERS = {
         "tasks",
     },
     "search": {"backends", "experiments", "expr", "formula", "restoring", "rule", "schedules", "tasks", "vocabulary"},
-    "benchmarks": {"backends", "batching", "experiments", "optim", "rule", "rules", "schedules", "search", "tasks"},
+    "benchmarks": {
+        "backends",
+        "batching",
+        "experiments",
+        "generalization",
+        "optim",
+        "rule",
+        "rules",
+        "schedules",
+        "search",
+        "tasks",
+    },
     "report": {"render"},
 }
 EVERYTHING = {"__init__", "__main__", "commands", "cli"}

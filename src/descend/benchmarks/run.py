@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import Final
 
 from descend import optim
-from descend.benchmarks import bandwidth, cases, contestants, footprint, page, searching
+from descend.benchmarks import bandwidth, cases, contestants, curvature, footprint, page, searching
 from descend.benchmarks.page import Page, Table
 from descend.benchmarks.settings import Settings
 from descend.benchmarks.targets import Sizes
@@ -27,6 +27,7 @@ SUBJECTS: Final[dict[str, Subject]] = {
     "memory": footprint.memory,
     "first-step": footprint.first_steps,
     "search": searching.search,
+    "curvature": curvature.curvature,
 }
 """What can be measured, by name, in the order of the page."""
 THREADS: Final = (1, 2)

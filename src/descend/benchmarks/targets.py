@@ -35,6 +35,8 @@ class Sizes:
         loop_steps: steps of a loop beside them.
         convnets: how many convolutional networks are trained at once.
         convnet_steps: steps of each.
+        curved_batches: sizes of the batches that curvature is measured on; of one alone, the first.
+        curved_side: of their images, in pixels.
     """
 
     large: int = 32_000_000
@@ -47,6 +49,8 @@ class Sizes:
     loop_steps: int = 500
     convnets: int = 8
     convnet_steps: int = 4
+    curved_batches: tuple[int, ...] = (64, 64, 32)
+    curved_side: int = 32
 
 
 @dataclass(frozen=True)

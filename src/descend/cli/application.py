@@ -271,7 +271,7 @@ def bench(
     """Time steps beside torch's, and print tables with targets.
 
     Cases: large, model, tensors, groups, bfloat16, clip-ema, norms, matrices, bandwidth, memory, first-step
-    (which also steps SGD, to load what all rules share).
+    (which also steps SGD, to load what all rules share), search, curvature.
     """
     page = commands.bench(
         quick=quick,

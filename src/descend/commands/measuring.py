@@ -30,8 +30,8 @@ def bench(
         quick: fewer rounds and rules, labelled as a screening.
         threads: the numbers of threads, none above the number of cores (1 and 2).
         rounds: how often each contestant is timed (15; quick: 5); short steps take twice as many.
-        cases: some of "large", "model", "tensors", "groups", "bfloat16", "clip-ema", "norms", "bandwidth", "memory" and
-            "first-step", which measures SGD too, to open with; by default all.
+        cases: some of "large", "model", "tensors", "groups", "bfloat16", "clip-ema", "norms", "bandwidth", "memory",
+            "first-step", which measures SGD too, to open with, "search" and "curvature"; by default all.
         rules: names of rules that torch has too; by default AdamW and all that torch has not fused (quick: two).
         heavyball: measure HeavyBall too, whose compilation takes minutes.
         sizes: how much is stepped; the targets are for the default.
