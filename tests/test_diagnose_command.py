@@ -40,6 +40,7 @@ def document(found):
 def timeless(results):
     """The results without what depends on the clock or on how it was run."""
     kept = {key: value for key, value in results.items() if key not in ("training", "manifest", "findings")}
+    kept["caveats"] = {name: lines for name, lines in results["caveats"].items() if name != "training"}
     return {**kept, "losses": [one["losses"] for one in results["training"]]}
 
 
@@ -213,6 +214,7 @@ def test_the_command_prints_what_it_found(moons, tmp_path, capsys):
         ({"seeds": 0}, "seeds is 0"),
         ({"steps": 2}, "steps is 2"),
         ({"rate": -1.0}, "rate is -1"),
+        ({"ceiling": 0}, "ceiling is 0"),
         ({"workers": 0}, "workers is 0"),
         ({"instruments": ["curvature"]}, "instrument 'curvature' is unknown"),
         ({"instruments": []}, "instruments is empty"),

@@ -22,6 +22,7 @@ def diagnose(
     examples: Annotated[
         int | None, typer.Option(help="Training examples that instruments see (2000; quick: 500).")
     ] = None,
+    ceiling: Annotated[float, typer.Option(help="Of the time of watching the first training, a share of it.")] = 0.03,
     instruments: Annotated[
         str | None,
         typer.Option(
@@ -56,6 +57,7 @@ def diagnose(
             steps=steps,
             seeds=seeds,
             examples=examples,
+            ceiling=ceiling,
             instruments=option_values.names(instruments),
             quick=quick,
             subset=subset,

@@ -17,9 +17,6 @@ if TYPE_CHECKING:
     from descend.experiments.jobs import KeptJob, Progress
     from descend.tasks import Task
 
-CEILING = 0.03
-"""Of the time that is spent on watching a training."""
-
 
 @dataclass(frozen=True)
 class Diagnosed:
@@ -45,6 +42,7 @@ def diagnose(
     steps: int | None = None,
     seeds: int | None = None,
     examples: int | None = None,
+    ceiling: float = 0.03,
     instruments: Sequence[str] | None = None,
     quick: bool = False,
     subset: int | None = None,
@@ -71,6 +69,7 @@ def diagnose(
         steps: of a training (the task's; quick: a quarter).
         seeds: solutions that are trained (3; quick: 2).
         examples: of the training data that instruments see (2,000; quick: 500).
+        ceiling: of the time of watching the first training, over that of the training itself.
         instruments: some of eigenvalues, trace, density, sharpness, rescaling, slices, interpolation, trajectory,
             training; by default all.
         quick: coarse grids and few examples, a screening.
@@ -129,11 +128,11 @@ def diagnose(
                 raise UsageError(f"{name} is of trainings, and checkpoints are looked at as they are; leave one out")
     else:
         rule = rule_files.named(optimizer)
-        peak = search_space.space(rule).rate if rate is None else _rate(rate)
+        peak = search_space.space(rule).rate if rate is None else _above_0("rate", rate)
         length = options.at_least("steps", 10, _steps(problem, found.quick, quick) if steps is None else steps)
         count = options.at_least("seeds", 1, extent.seeds if seeds is None else seeds)
         source = rule_files.chosen([optimizer])[rule.name]
-        watched = CEILING if "training" in wanted else None
+        watched = _above_0("ceiling", ceiling) if "training" in wanted else None
         trained = [
             Training(rule.name, source, peak, length, seed, watched if seed == 0 else None) for seed in range(count)
         ]
@@ -153,6 +152,7 @@ def diagnose(
         "rate": rate,
     }
     given |= {"steps": steps, "seeds": seeds, "examples": examples, "instruments": instruments, **asked}
+    given["ceiling"] = ceiling if ceiling != 0.03 else None
     command = _command(task, {**given, "workers": workers, "out": out}, settings, quick)
     manifest = _manifest(told, command, at_a_time, [one.seed for one in trained])
     directory = Path(out) if out is not None else Path("runs") / _directory_name(told)
@@ -210,14 +210,14 @@ def _steps(task: Task, quick_settings: Mapping[str, Any], quick: bool) -> int:
     return int(quick_settings.get("steps", max(10, task.steps // 4))) if quick else task.steps
 
 
-def _rate(rate: float) -> float:
+def _above_0(name: str, value: float) -> float:
     import math
 
     from descend.experiments.errors import UsageError
 
-    if isinstance(rate, bool) or not isinstance(rate, (int, float)) or not 0 < rate < math.inf:
-        raise UsageError(f"rate is {rate!r}; give a finite number above 0")
-    return float(rate)
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < math.inf:
+        raise UsageError(f"{name} is {value!r}; give a finite number above 0")
+    return float(value)
 
 
 def _manifest(asked: Mapping[str, Any], command: str, workers: int, seeds: list[int]) -> dict[str, Any]:

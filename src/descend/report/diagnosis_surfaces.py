@@ -23,6 +23,8 @@ _VIEW = Frame(420, 330, left=8, right=8, top=8, bottom=24)
 _TURN, _TILT = math.radians(-37.0), math.radians(28.0)
 _HEIGHT = 0.85
 """Of the drawn surface, in widths of the plane."""
+_CAP = 1e4
+"""Losses above so many times the lowest all have the last colour."""
 _CELLS = 40
 """Along each side, at most: finer grids are drawn coarser."""
 
@@ -31,7 +33,7 @@ def contours(found: Surface) -> Markup | None:
     """Cells in the colours of their losses, lines of equal loss, the way of training, and the solutions."""
     if not _known(found):
         return None
-    area, shades = heights.Area.of(found), heights.Shades.of(found.losses)
+    area, shades = heights.Area.of(found), heights.Shades.of(found.losses, _CAP)
     x = alt.X("x:Q", scale=axes.scale(area.xs), axis=heights.axis(title=found.x_title))
     y = alt.Y("y:Q", scale=axes.scale(area.ys), axis=heights.axis())
     cells = alt.Chart(alt.InlineData(heights.cells(found, shades))).mark_rect(strokeWidth=0.7)
@@ -101,7 +103,7 @@ def perspective(found: Surface) -> Markup | None:
     """The surface seen from a corner, its cells from back to front, cut off at the last colour's bound."""
     if not _known(found):
         return None
-    shades = heights.Shades.of(found.losses)
+    shades = heights.Shades.of(found.losses, _CAP)
     columns, rows = _thinned(len(found.xs)), _thinned(len(found.ys))
     quads = []
     for down, up in pairwise(rows):

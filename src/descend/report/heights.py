@@ -57,12 +57,12 @@ class Shades:
     capped: bool
 
     @classmethod
-    def of(cls, losses: Sequence[Sequence[float | None]]) -> Shades:
-        """Bounds that cover all losses, or all up to a cap where they spread over more than two decades."""
+    def of(cls, losses: Sequence[Sequence[float | None]], cap: float = _CAP) -> Shades:
+        """Bounds that cover all losses, or all up to a cap, so many times the lowest."""
         known = [value for row in losses for value in row if value is not None] or [0.0, 1.0]
         low, highest = min(known), max(known)
         log = low > 0 and highest > _LOG_RATIO * low
-        high = min(highest, _CAP * low) if log else highest
+        high = min(highest, cap * low) if log else highest
         span = Span(low, high if high > low else low + 1.0, log)
         return cls([span.value(place / SHADES) for place in range(SHADES + 1)], log, highest > high)
 

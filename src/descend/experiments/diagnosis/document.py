@@ -8,11 +8,13 @@ from typing import Any, Final
 from descend.experiments.diagnosis.instruments import INVARIANT, plain
 from descend.experiments.diagnosis.plan import Plan
 from descend.experiments.diagnosis.solutions import Trained
+from descend.generalization.monitor import NOISE_SCALE, TOP_EIGENVALUE, UPDATE_RATIO
 from descend.generalization.slices import amounts
 from descend.generalization.trajectory import CAVEAT
 from descend.tasks import Task
 
 FORMAT: Final = 1
+WATCHED: Final = (UPDATE_RATIO, NOISE_SCALE, TOP_EIGENVALUE)
 Parts = Mapping[str, Sequence[Mapping[str, Any]]]
 
 
@@ -230,6 +232,13 @@ def _caveats(found: Mapping[str, Any], plan: Plan, quick: bool) -> dict[str, lis
             "A noise scale is the ratio of two estimates; it is negative where noise drowns the gradient.",
         ],
     }
+    for one in found["training"]:
+        for name in WATCHED:
+            if name not in one["quantities"]:
+                said["training"].append(
+                    f"The training was too short for {100 * one['ceiling']:g} % of its time to pay for "
+                    f"{name.replace('_', ' ')}; a higher --ceiling does."
+                )
     if quick:
         said["all"].insert(0, "A quick diagnosis is a screening: coarse grids, few examples, no claim.")
     _unconverged(found, said)
