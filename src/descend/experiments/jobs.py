@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 import torch
 
-from descend.experiments.errors import RunError
+from descend.experiments.errors import Interrupted, RunError
 from descend.experiments.trial import one_thread
 from descend.snapshots import SnapshotError, files
 from descend.tasks import Problem
@@ -130,3 +130,49 @@ def work(task: Problem, kept: KeptJob) -> KeptJob:
         error.add_note(f"in the job {kept.job.name}")
         raise
     return kept
+
+
+def carry_out(waves: Sequence[Sequence[KeptJob]], run: Run, progress: Progress, what: str) -> None:
+    """Do the jobs of each wave that are not done yet, before those of the next, which need their results.
+
+    Args:
+        waves: of jobs.
+        run: does work for jobs.
+        progress: is told how it goes on.
+        what: the jobs are called, in the plural.
+
+    Raises:
+        RunError: something is missing, damaged, or cannot be written.
+        Interrupted: by the keyboard; the running jobs are lost.
+    """
+    total, done = sum(map(len, waves)), 0
+    for wave in waves:
+        kept = sum(one.result() is not None for one in wave)
+        done += kept
+        if kept < len(wave):  # what depends on it is done anew
+            break
+    progress.begin(total, done)
+    done = 0
+    try:
+        for wave in waves:
+            missing = [one for one in wave if one.result() is None]
+            done += len(wave) - len(missing)
+            for kept_job in run(work, missing, lambda one: progress.running(one.job.name)):
+                done += 1
+                progress.finished(kept_job.job.name)
+    except KeyboardInterrupt:
+        raise Interrupted(done, total, what) from None
+    except SnapshotError as error:
+        raise RunError(str(error)) from error
+    finally:
+        progress.end()
+
+
+def kept_results(jobs: Iterable[KeptJob]) -> list[Result]:
+    """Return the results of jobs that are done."""
+    found = []
+    for kept in jobs:
+        result = kept.result()
+        assert result is not None, kept.job.name
+        found.append(result)
+    return found

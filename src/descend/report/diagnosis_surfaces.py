@@ -18,7 +18,6 @@ from descend.report.formats import number
 from descend.report.span import Span
 from descend.report.svg import MUTED, Frame, inline
 
-_ON_RAMP, _CASING = "#ffffff", "#000000"
 _VIEW = Frame(420, 330, left=8, right=8, top=8, bottom=24)
 _TURN, _TILT = math.radians(-37.0), math.radians(28.0)
 _HEIGHT = 0.85
@@ -34,19 +33,12 @@ def contours(found: Surface) -> Markup | None:
     if not _known(found):
         return None
     area, shades = heights.Area.of(found), heights.Shades.of(found.losses, _CAP)
-    x = alt.X("x:Q", scale=axes.scale(area.xs), axis=heights.axis(title=found.x_title))
-    y = alt.Y("y:Q", scale=axes.scale(area.ys), axis=heights.axis())
-    cells = alt.Chart(alt.InlineData(heights.cells(found, shades))).mark_rect(strokeWidth=0.7)
-    hue = axes.hue()
-    layers = [
-        cells.encode(x=x, x2="x2:Q", y=y, y2="y2:Q", fill=hue, stroke=hue),
-        alt.Chart(alt.InlineData(_lines(found, shades)))
-        .mark_line(color=_ON_RAMP, strokeWidth=0.9, opacity=0.75)
-        .encode(x=x, y=y, detail="line:N", order="place:Q"),
-        *_way(found, area, x, y),
-        *_spots(found, x, y),
-        *heights.legend(shades, area),
-    ]
+    spots = [(point.name, point.x, point.y) for point in found.points]
+    lines = alt.Chart(alt.InlineData(_lines(found, shades))).mark_line(
+        color=heights.ON_RAMP, strokeWidth=0.9, opacity=0.75
+    )
+    between = [lines.encode(detail="line:N", order="place:Q")]
+    layers = heights.from_above(found, shades, area, spots, found.way, found.x_title, between)
     low, high = min(_known(found)), max(_known(found))
     return inline(layers, area.frame, f"Loss over the {found.title}, from above: {number(low)} to {number(high)}.")
 
@@ -64,39 +56,6 @@ def _lines(found: Surface, shades: heights.Shades) -> list[dict[str, Any]]:
                 for place, at in enumerate(points)
             ]
     return data
-
-
-def _way(found: Surface, area: heights.Area, x: alt.X, y: alt.Y) -> list[alt.Chart]:
-    stretches = []
-    for (_, *start, _), (_, *end, _) in pairwise(found.way):
-        kept = heights.inside(start, end, (area.inner_xs, area.inner_ys))
-        if kept is not None:
-            (x1, y1), (x2, y2) = kept
-            stretches.append({"x": x1, "y": y1, "x2": x2, "y2": y2})
-    ways = alt.Chart(alt.InlineData(stretches))
-    return [
-        ways.mark_rule(color=ink, strokeWidth=width, strokeCap="round").encode(x=x, x2="x2:Q", y=y, y2="y2:Q")
-        for ink, width in ((_CASING, 3.4), (_ON_RAMP, 1.5))
-    ]
-
-
-def _spots(found: Surface, x: alt.X, y: alt.Y) -> list[alt.Chart]:
-    middle = sum(point.y for point in found.points) / max(len(found.points), 1)
-    data = [
-        {"x": point.x, "y": point.y, "title": point.name, "side": -1 if point.y >= middle else 1}
-        for point in found.points
-    ]
-    here = alt.Chart(alt.InlineData(data)).encode(x=x, y=y)
-    return [
-        here.mark_point(size=70, filled=True, fill=_ON_RAMP, stroke=_CASING, strokeWidth=1.5, opacity=1),
-        *(
-            here.mark_text(dy=side * 14, fontWeight=600, color=ink, stroke=ink, strokeWidth=width, strokeJoin="round")
-            .encode(text="title:N")
-            .transform_filter(f"datum.side == {side}")
-            for side in (-1, 1)
-            for ink, width in ((_CASING, 3.4), (_ON_RAMP, 0))
-        ),
-    ]
 
 
 def perspective(found: Surface) -> Markup | None:
@@ -125,7 +84,7 @@ def perspective(found: Surface) -> Markup | None:
         return None
     x, y = _view_scales(data)
     base = alt.Chart(alt.InlineData(data)).encode(x=x, y=y, detail="quad:O", order="place:Q")
-    surface = base.mark_line(strokeWidth=0.5, strokeJoin="round", strokeOpacity=0.35, stroke=_CASING).encode(
+    surface = base.mark_line(strokeWidth=0.5, strokeJoin="round", strokeOpacity=0.35, stroke=heights.CASING).encode(
         fill=alt.Fill("color:N", scale=axes.NOTHING)
     )
     label = (

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import Any
 
 import altair as alt
@@ -17,7 +16,6 @@ from descend.report.span import Span
 from descend.report.svg import FAINT, MUTED, PAPER, Frame, color, inline
 
 _PANEL = Frame(240, 160, left=34, right=24, top=10, bottom=26)
-_ON_RAMP, _CASING = "#ffffff", "#000000"
 
 
 @dataclass(frozen=True)
@@ -89,49 +87,10 @@ def _panel(
 def plane(found: Plane) -> Markup:
     """The loss on the plane, a cell for each measured point; the way of training over it; and the three snapshots."""
     area, shades = heights.Area.of(found), heights.Shades.of(found.losses)
-    x = alt.X("x:Q", scale=axes.scale(area.xs), axis=heights.axis(title="distance between weights"))
-    y = alt.Y("y:Q", scale=axes.scale(area.ys), axis=heights.axis())
-    cells = alt.Chart(alt.InlineData(heights.cells(found, shades))).mark_rect(strokeWidth=0.7)
-    ways = alt.Chart(alt.InlineData(_way(found, area)))
-    here, hue = alt.Chart(alt.InlineData(_spots(found))).encode(x=x, y=y), axes.hue()
-    layers = [
-        cells.encode(x=x, x2="x2:Q", y=y, y2="y2:Q", fill=hue, stroke=hue),
-        *(
-            ways.mark_rule(color=ink, strokeWidth=width, strokeCap="round").encode(x=x, x2="x2:Q", y=y, y2="y2:Q")
-            for ink, width in ((_CASING, 3.6), (_ON_RAMP, 1.6))
-        ),
-        here.mark_point(size=70, filled=True, fill=_ON_RAMP, stroke=_CASING, strokeWidth=1.5, opacity=1),
-        *(
-            here.mark_text(dy=side * 14, fontWeight=600, color=ink, stroke=ink, strokeWidth=width, strokeJoin="round")
-            .encode(text="title:N")
-            .transform_filter(f"datum.side == {side}")
-            for side in (-1, 1)
-            for ink, width in ((_CASING, 3.4), (_ON_RAMP, 0))
-        ),
-        *heights.legend(shades, area),
-    ]
+    spots = [(f"step {step}", x, y) for (x, y), step in zip(found.coordinates, found.steps, strict=True)]
+    layers = heights.from_above(found, shades, area, spots, found.way, "distance between weights")
     steps = ", ".join(map(str, found.steps))
     known = [value for row in found.losses for value in row if value is not None]
     extent = f", from {number(min(known))} to {number(max(known))}" if known else ""
     label = f"Validation loss on the plane through the snapshots of steps {steps}{extent}; the way of training on it."
     return inline(layers, area.frame, label)
-
-
-def _spots(found: Plane) -> list[dict[str, Any]]:
-    """The three snapshots, each with the side of its label: away from the other two."""
-    middle = sum(y for _, y in found.coordinates) / len(found.coordinates)
-    return [
-        {"x": x, "y": y, "title": f"step {step}", "side": -1 if y > middle else 1}
-        for (x, y), step in zip(found.coordinates, found.steps, strict=True)
-    ]
-
-
-def _way(found: Plane, area: heights.Area) -> list[dict[str, float]]:
-    """The stretches of the way that lie inside the grid, those at its edge cut there."""
-    stretches = []
-    for (_, *start, _), (_, *end, _) in pairwise(found.way):
-        kept = heights.inside(start, end, (area.inner_xs, area.inner_ys))
-        if kept is not None:
-            (x, y), (x2, y2) = kept
-            stretches.append({"x": x, "y": y, "x2": x2, "y2": y2})
-    return stretches

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any, Protocol
 
 import altair as alt
@@ -14,6 +15,8 @@ from descend.report.svg import MUTED, RULE, Frame
 
 SHADES = 18
 """Colours of the plane: between those of the style sheet's ramp, the same in light and dark; the last is the lowest."""
+ON_RAMP, CASING = "#ffffff", "#000000"
+"""Inks on the colours."""
 _RAMP = ("#440154", "#472d7b", "#3b528b", "#2c728e", "#21918c", "#28ae80", "#5ec962", "#addc30", "#fde725")
 _LEGEND = 72
 # From this ratio of the highest loss on the plane to the lowest on, colours are of its logarithm.
@@ -145,6 +148,67 @@ def inside(start: list[float], end: list[float], box: tuple[Span, Span]) -> tupl
         return [a + share * (b - a) for a, b in zip(start, end, strict=True)]
 
     return at(first), at(last)
+
+
+def from_above(
+    found: Heights,
+    shades: Shades,
+    area: Area,
+    spots: Sequence[tuple[str, float, float]],
+    way: Sequence[Sequence[float]],
+    title: str,
+    between: Sequence[alt.Chart] = (),
+) -> list[alt.Chart]:
+    """The layers of a plane seen from above: cells, the way of training, named spots, and the legend.
+
+    Args:
+        found: the losses.
+        shades: their colours.
+        area: what is drawn.
+        spots: name, x and y.
+        way: step, x, y and distance from the plane of each point.
+        title: of the horizontal axis.
+        between: layers on top of the cells.
+    """
+    x = alt.X("x:Q", scale=axes.scale(area.xs), axis=axis(title=title))
+    y = alt.Y("y:Q", scale=axes.scale(area.ys), axis=axis())
+    ground = alt.Chart(alt.InlineData(cells(found, shades))).mark_rect(strokeWidth=0.7)
+    ways = alt.Chart(alt.InlineData(_stretches(way, area)))
+    here, hue = alt.Chart(alt.InlineData(_labelled(spots))).encode(x=x, y=y), axes.hue()
+    return [
+        ground.encode(x=x, x2="x2:Q", y=y, y2="y2:Q", fill=hue, stroke=hue),
+        *(layer.encode(x=x, y=y) for layer in between),
+        *(
+            ways.mark_rule(color=ink, strokeWidth=width, strokeCap="round").encode(x=x, x2="x2:Q", y=y, y2="y2:Q")
+            for ink, width in ((CASING, 3.6), (ON_RAMP, 1.6))
+        ),
+        here.mark_point(size=70, filled=True, fill=ON_RAMP, stroke=CASING, strokeWidth=1.5, opacity=1),
+        *(
+            here.mark_text(dy=side * 14, fontWeight=600, color=ink, stroke=ink, strokeWidth=width, strokeJoin="round")
+            .encode(text="title:N")
+            .transform_filter(f"datum.side == {side}")
+            for side in (-1, 1)
+            for ink, width in ((CASING, 3.4), (ON_RAMP, 0))
+        ),
+        *legend(shades, area),
+    ]
+
+
+def _labelled(spots: Sequence[tuple[str, float, float]]) -> list[dict[str, Any]]:
+    """Spots, each with the side of its label: away from the others."""
+    middle = sum(y for _, _, y in spots) / max(len(spots), 1)
+    return [{"x": x, "y": y, "title": name, "side": -1 if y > middle else 1} for name, x, y in spots]
+
+
+def _stretches(way: Sequence[Sequence[float]], area: Area) -> list[dict[str, float]]:
+    """The stretches of a way that lie inside the grid, those at its edge cut there."""
+    stretches = []
+    for (_, *start, _), (_, *end, _) in pairwise(way):
+        kept = inside(start, end, (area.inner_xs, area.inner_ys))
+        if kept is not None:
+            (x, y), (x2, y2) = kept
+            stretches.append({"x": x, "y": y, "x2": x2, "y2": y2})
+    return stretches
 
 
 def legend(shades: Shades, area: Area) -> list[alt.Chart]:

@@ -7,8 +7,8 @@ from pathlib import Path
 from descend.experiments.ensemble_study.controls import controls
 from descend.experiments.ensemble_study.landscape import PlaneRow, Trace, lines
 from descend.experiments.ensemble_study.scoring import Scoring
-from descend.experiments.errors import Interrupted, RunError
-from descend.experiments.jobs import Job, KeptJob, Progress, Result, Run, work
+from descend.experiments.errors import RunError
+from descend.experiments.jobs import Job, KeptJob, Progress, Result, Run, carry_out, kept_results
 from descend.experiments.trial import Trial
 from descend.schedules import Schedule
 from descend.snapshots import SnapshotError, SnapshotStore
@@ -144,32 +144,8 @@ def study(studied: Mapping[str, Studied], run: Run, progress: Progress) -> dict[
         [kept for one in every for kept in one.controls()],
         [kept for one in every for kept in (*one.scores(), *one.lines(), *one.plane(), *one.trace())],
     ]
-    total = sum(map(len, waves))
-    done = sum(kept.result() is not None for kept in waves[0])
-    is_trained = done == len(waves[0])
-    done += sum(kept.result() is not None for kept in waves[1]) if is_trained else 0
-    progress.begin(total, done)
-    try:
-        for wave in waves:
-            missing = [kept for kept in wave if kept.result() is None]
-            for kept in run(work, missing, lambda kept: progress.running(kept.job.name)):
-                done += 1
-                progress.finished(kept.job.name)
-    except KeyboardInterrupt:
-        raise Interrupted(done, total, "jobs") from None
-    except SnapshotError as error:
-        raise RunError(str(error)) from error
-    finally:
-        progress.end()
+    carry_out(waves, run, progress, "jobs")
     return {
-        name: Findings(
-            *([_result(kept) for kept in jobs] for jobs in (one.scores(), one.lines(), one.plane(), one.trace()))
-        )
+        name: Findings(*map(kept_results, (one.scores(), one.lines(), one.plane(), one.trace())))
         for name, one in studied.items()
     }
-
-
-def _result(kept: KeptJob) -> Result:
-    result = kept.result()
-    assert result is not None, kept.job.name
-    return result
