@@ -244,7 +244,7 @@ def test_checkpoints_that_do_not_fit(moons, tmp_path):
         with pytest.raises(UsageError, match=words):
             descend.diagnose(moons, [path], out=tmp_path / "run")
     for name in ("broken.pt", "broken.safetensors"):
-        (tmp_path / name).write_bytes(b"no tensors")
+        (tmp_path / name).write_bytes(b"root:x:0:0:root:/root:/bin/bash")
         with pytest.raises(UsageError, match="cannot be read"):
             descend.diagnose(moons, [tmp_path / name], out=tmp_path / "run")
     torch.save(state, tmp_path / "good.pt")

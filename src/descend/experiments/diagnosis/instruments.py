@@ -45,8 +45,6 @@ FORMAT = 1
 BATCH = 250
 """Examples whose graph is in memory at a time."""
 MARGIN = 0.25
-RENEWED = 2000
-"""Training examples over which the statistics of batch normalization are computed anew."""
 SEED = 0
 """Of what instruments draw."""
 
@@ -343,7 +341,7 @@ def plane_row(subject: Subject, points: int, row: int, recompute: bool) -> Part:
 
 
 def _landscape(subject: Subject, recompute: bool) -> Objective:
-    return subject.objective(recompute=examples_of(subject.task, RENEWED) if recompute else None)
+    return subject.objective(recompute=subject.batches if recompute else None)
 
 
 def interpolated(subject: Subject, points: int) -> Part:
