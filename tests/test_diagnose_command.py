@@ -1,8 +1,10 @@
 """`descend diagnose`: what it measures, keeps, and refuses."""
 
+import dataclasses
 import json
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -14,6 +16,7 @@ import torch
 import descend
 import diagnosis_task
 from descend import cli, tasks
+from descend.experiments.diagnosis import plan
 from descend.experiments.errors import Interrupted, RunError, UsageError
 from descend.experiments.jobs import Silence
 from descend.snapshots import SnapshotStore
@@ -250,6 +253,11 @@ def test_checkpoints_that_do_not_fit(moons, tmp_path):
     torch.save(state, tmp_path / "good.pt")
     with pytest.raises(UsageError, match="rate is of trainings"):
         descend.diagnose(moons, [tmp_path / "good.pt"], rate=0.1, out=tmp_path / "run")
+    with pytest.raises(UsageError, match="optimizer is of trainings"):
+        descend.diagnose(moons, [tmp_path / "good.pt"], optimizer="adam", out=tmp_path / "run")
+    torch.save(tasks.load(moons).model(0), tmp_path / "whole.pt")
+    with pytest.raises(UsageError, match="holds other objects too, such as a whole model"):
+        descend.diagnose(moons, [tmp_path / "whole.pt"], out=tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
 
@@ -265,6 +273,107 @@ def test_what_cannot_be_diagnosed(moons, tmp_path):
         descend.diagnose(moons, out=tmp_path / "file", quick=True)
     with pytest.raises(UsageError, match="diverged"):
         descend.diagnose(moons, optimizer="sgd", rate=1e12, quick=True, seeds=1, out=tmp_path / "run", workers=1)
+
+
+def test_checkpoints_with_one_name_are_told_apart_by_their_folders(moons, tmp_path):
+    task = tasks.load(moons)
+    for seed, folder in enumerate(("one", "two")):
+        (tmp_path / folder).mkdir()
+        torch.save(task.model(seed).state_dict(), tmp_path / folder / "last.pt")
+    paths = [tmp_path / folder / "last.pt" for folder in ("one", "two")]
+    found = descend.diagnose(
+        moons, paths, quick=True, instruments=["interpolation"], out=tmp_path / "run", workers=1
+    ).results
+    assert [one["name"] for one in found["solutions"]] == ["one/last.pt", "two/last.pt"]
+    for seed, (one, path) in enumerate(zip(found["solutions"], paths, strict=True)):
+        expected = task.evaluate(task.model(seed), "validation")
+        assert one["validation_loss"] == pytest.approx(expected["loss"]), path
+    with pytest.raises(UsageError, match=r"one/last\.pt is given twice"):
+        descend.diagnose(moons, [paths[0], paths[0]], quick=True, out=tmp_path / "other")
+    assert not (tmp_path / "other").exists()
+
+
+def test_weights_of_other_types_are_those_of_the_model(moons, tmp_path):
+    """An interpolation of what was saved in bfloat16 is not rounded to it."""
+    states = [tasks.load(moons).model(seed).state_dict() for seed in range(2)]
+    rounded = [{name: value.bfloat16() for name, value in state.items()} for state in states]
+    losses = []
+    for kind in (torch.bfloat16, torch.float32):
+        paths = [tmp_path / f"{kind}-{place}.pt" for place in range(2)]
+        for path, state in zip(paths, rounded, strict=True):
+            torch.save({name: value.to(kind) for name, value in state.items()}, path)
+        run = descend.diagnose(
+            moons, paths, quick=True, instruments=["interpolation"], out=tmp_path / str(kind), workers=1
+        )
+        losses.append(run.results["lines"][0]["losses"])
+    assert losses[0] == losses[1]
+
+
+def test_what_cannot_be_measured_is_said_and_the_rest_is_measured(tmp_path):
+    """A loss that goes around the model's forward pass has no Gauss-Newton matrix here; three weights on a line have
+    no plane."""
+    own = """
+    def loss(self, model, batch):
+        inputs, targets = batch
+        return nn.functional.cross_entropy(model[2](model[1](model[0](inputs))), targets)
+"""
+    task = diagnosis_task.written(tmp_path, "around", (diagnosis_task.SOURCE % "") + own)
+    first, third = (tasks.load(task).model(seed).state_dict() for seed in range(2))
+    second = {name: (value + third[name]) / 2 for name, value in first.items()}
+    paths = [tmp_path / f"{name}.pt" for name in ("first", "second", "third")]
+    for path, state in zip(paths, (first, second, third), strict=True):
+        torch.save(state, path)
+    wanted = ["eigenvalues", "interpolation"]
+    found = descend.diagnose(task, paths, quick=True, instruments=wanted, out=tmp_path / "run", workers=1)
+    assert [(one["matrix"], one["which"]) for one in found.results["spectra"]] == [
+        ("Hessian", "largest"),
+        ("Hessian", "smallest"),
+    ]
+    assert len(found.results["lines"]) == 1
+    assert found.results["surfaces"] == []
+    caveats = found.results["caveats"]
+    assert "Gauss-Newton needs it called once" in caveats["eigenvalues"][-1]
+    assert re.match(r"Not measured: three row 9 0 .* and 8 more \(.*on one line", caveats["interpolation"][-1])
+
+
+def test_parameters_that_the_loss_does_not_use_are_no_hindrance(tmp_path):
+    source = (diagnosis_task.SOURCE % "").replace(
+        "        return nn.Sequential", "        chain = nn.Sequential"
+    ) + "        chain.register_parameter('unused', nn.Parameter(torch.zeros(3)))\n        return chain\n"
+    task = diagnosis_task.written(tmp_path, "unused", source)
+    values = []
+    for path in (task, diagnosis_task.plain(tmp_path)):
+        found = descend.diagnose(
+            path,
+            optimizer="adam",
+            quick=True,
+            seeds=1,
+            instruments=["eigenvalues"],
+            out=tmp_path / f"of-{len(values)}",
+            workers=1,
+        ).results
+        [preconditioned] = [one for one in found["spectra"] if one["matrix"] == "preconditioned Hessian"]
+        values.append(preconditioned["values"][0])
+    assert values[0] == pytest.approx(values[1], rel=2e-2)
+
+
+def test_numbers_that_are_not_accurate_are_said(moons, tmp_path, monkeypatch):
+    coarse = dataclasses.replace(plan.QUICK, trace_rtol=1e-9, trace_products=40)
+    monkeypatch.setattr(plan, "QUICK", coarse)
+    found = descend.diagnose(moons, quick=True, seeds=1, instruments=["trace"], out=tmp_path / "run", workers=1).results
+    assert [one["converged"] for one in found["traces"]] == [False] * 4
+    lines = [line for line in found["caveats"]["trace"] if "not as accurate as was asked" in line]
+    assert len(lines) == 4
+
+
+def test_the_words_for_other_options(whole, moons):
+    for changes, words in (
+        ({"seeds": 1}, r"\(seeds: 2 there, 1 now\)"),
+        ({"optimizer": "adam"}, r"\(optimizer: sgd there, adam now; rate: 0\.1 there, 0\.001 now\)"),
+        ({"examples": 50}, r"\(examples: 500 there, 50 now\)"),
+    ):
+        with pytest.raises(RunError, match=words):
+            descend.diagnose(moons, quick=True, out=whole.directory, **changes)
 
 
 @pytest.mark.long

@@ -82,11 +82,11 @@ def test_groups_with_rules_of_their_own_and_order():
     torch.testing.assert_close(found, torch.tensor([5.0, 0.1, 0.2]).double(), rtol=1e-6, atol=1e-7)
 
 
-def diverges(optimizer, weight, curvature, steps=4000):
+def diverges(optimizer, weight, curvature, steps=4000, bound=1e6):
     for _ in range(steps):
         weight.grad = curvature * weight.detach()
         optimizer.step()
-        if weight.abs() > 1e6:
+        if weight.abs() > bound:
             return True
     return False
 
@@ -108,6 +108,30 @@ def test_steps_grow_beyond_the_threshold_only(library, options):
         assert diverges(optimizer, model.weight, share * stability_threshold(optimizer)) is grows
 
 
+@pytest.mark.parametrize("library", [torch.optim, descend])
+@pytest.mark.parametrize("name", ["Adam", "AdamW", "RAdam", "Adamax"])
+@pytest.mark.parametrize("beta", [0.0, 0.9])
+def test_adam_with_a_frozen_preconditioner_grows_beyond_the_threshold_only(library, name, beta):
+    """The frozen Adam of Cohen et al. 2022: a second moment that stays, corrections of bias that have become 1."""
+    for share, grows in ((0.99, False), (1.01, True)):
+        model = Weights([1.0])
+        optimizer = getattr(library, name)(
+            model.parameters(), lr=0.1, betas=(beta, 1 - 1e-12), **({"weight_decay": 0.0} if name == "AdamW" else {})
+        )
+        model.weight.grad = torch.zeros(1, dtype=torch.float64)
+        optimizer.step()
+        state = optimizer.state[model.weight]
+        state["step"] = torch.full_like(state["step"], 1e15) if isinstance(state["step"], torch.Tensor) else 10**15
+        state["exp_inf" if name == "Adamax" else "exp_avg_sq"].fill_(4.0)
+        scale = preconditioner(optimizer, model.parameters())
+        assert scale.item() == pytest.approx(4.0 if name == "Adamax" else 2.0)
+        with torch.no_grad():
+            model.weight.fill_(1e-12)  # so small that the gradients do not matter to the second moment
+        curvature = share * stability_threshold(optimizer) * scale
+        assert diverges(optimizer, model.weight, curvature, steps=1500, bound=1e-8) is grows
+        torch.testing.assert_close(preconditioner(optimizer, model.parameters()), scale)
+
+
 def test_the_threshold_of_adam_is_that_of_a_moving_average():
     weight = [torch.nn.Parameter(torch.ones(1))]
     assert stability_threshold(descend.Adam(weight, lr=0.1)) == pytest.approx(380)
@@ -122,6 +146,10 @@ def test_what_has_no_preconditioner():
     adam = torch.optim.Adam([weight])
     with pytest.raises(ValueError, match="take a step first"):
         preconditioner(adam, [weight])
+    with pytest.raises(ValueError, match="take a step first"):
+        preconditioner(torch.optim.Adagrad([weight]), [weight])  # which has a state from the beginning
+    with pytest.raises(ValueError, match="parameters has none"):
+        preconditioner(adam, [])
     with pytest.raises(ValueError, match="parameter 0 is not the optimizer's"):
         preconditioner(adam, [torch.nn.Parameter(torch.ones(1))])
     with pytest.raises(ValueError, match="no threshold of stability is known for adadelta"):

@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import nn
 from torch.nn.functional import cross_entropy
+from torch.nn.utils import prune
 
 from descend.generalization import (
     Hessian,
@@ -150,8 +151,129 @@ def test_what_is_not_homogeneous_or_not_free_is_no_pair():
     assert rescalable(nn.Sequential(layer, nn.ReLU(), layer)) == []
     parametrized = nn.utils.parametrizations.weight_norm(nn.Linear(4, 4))
     assert rescalable(nn.Sequential(parametrized, nn.ReLU(), nn.Linear(4, 4))) == []
-    with pytest.raises(ValueError, match="tied or parametrized"):
+    with pytest.raises(ValueError, match="tied, parametrized or pruned"):
         reparameterize(Tied().double(), 2.0, ("first", "second"), inputs=torch.ones(1, 4).double())
+
+
+class Skip(nn.Sequential):
+    def forward(self, inputs):
+        return super().forward(inputs) + inputs
+
+
+class Bounded(nn.ReLU):
+    def forward(self, inputs):
+        return inputs.tanh()
+
+
+def hooked():
+    layer = nn.Linear(4, 4)
+    layer.register_forward_hook(lambda module, inputs, outputs: outputs + 1)
+    return layer
+
+
+def replaced():
+    act = nn.ReLU()
+    act.forward = torch.tanh
+    return act
+
+
+TANH = nn.Tanh()
+NORM = nn.BatchNorm1d(4)
+
+
+@pytest.mark.parametrize(
+    "modules",
+    [
+        (nn.Linear(4, 4), TANH, nn.Linear(4, 4), TANH, nn.Linear(4, 3)),  # the second comes under a name of its own
+        (nn.Linear(4, 4), NORM, nn.Tanh(), nn.Linear(4, 4), NORM),
+        (nn.Linear(4, 4), Skip(nn.ReLU(), nn.Linear(4, 4)), nn.Linear(4, 3)),
+        (nn.Linear(4, 4), Bounded(), nn.Linear(4, 3)),
+        (nn.Linear(4, 4), replaced(), nn.Linear(4, 3)),
+        (hooked(), nn.ReLU(), nn.Linear(4, 3)),
+        (nn.Linear(4, 4), nn.AlphaDropout(0.5), nn.Linear(4, 3)),  # what it drops becomes a constant
+    ],
+)
+def test_what_only_looks_like_a_pair(modules):
+    assert rescalable(nn.Sequential(*modules)) == []
+
+
+@pytest.mark.filterwarnings("ignore:.*weight_norm.*:FutureWarning")
+@pytest.mark.parametrize(
+    "changed",
+    [
+        lambda layer: prune.l1_unstructured(layer, "weight", amount=0.3),
+        nn.utils.spectral_norm,
+        nn.utils.weight_norm,
+    ],
+)
+def test_weights_that_are_computed_are_not_rescaled(changed):
+    model = nn.Sequential(changed(nn.Linear(4, 4)), nn.ReLU(), nn.Linear(4, 4), nn.ReLU(), nn.Linear(4, 3))
+    assert rescalable(model) == [("2", "4")]
+    with pytest.raises(ValueError, match="tied, parametrized or pruned"):
+        reparameterize(model, 2.0, ("0", "2"), inputs=torch.ones(5, 4))
+
+
+def test_a_normalization_behind_an_activation_undoes_the_scale():
+    model = nn.Sequential(nn.Linear(4, 4), nn.ReLU(), nn.BatchNorm1d(4), nn.Linear(4, 3)).double()
+    inputs = torch.randn(9, 4).double()
+    assert rescalable(model)[0] == ("0", "2")
+    other = reparameterize(model, 0.01)
+    assert function_change(model, other, inputs) < 1e-12
+    torch.testing.assert_close(model(inputs), other(inputs), rtol=1e-12, atol=1e-12)
+
+
+def test_a_state_dict_takes_the_rescaling_along_but_for_eps():
+    """With eps as it was, sqrt(var + eps) no longer scales: little where alpha is large, much where it is small."""
+    model, inputs, _ = made(normalized)
+    changes = {}
+    for alpha in (0.01, 100.0):
+        loaded = normalized().double()
+        loaded.load_state_dict(reparameterize(model, alpha, ("0", "1")).state_dict())
+        changes[alpha] = function_change(model, loaded, inputs)
+    assert changes[0.01] > 1e-3 > 1e-4 > changes[100.0] > 1e-12
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_the_check_knows_the_precision_of_the_weights(dtype):
+    model = nn.Sequential(nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 3)).to(dtype)
+    inputs = torch.randn(9, 64, generator=torch.Generator().manual_seed(0)).to(dtype)
+    assert 0 < function_change(model, reparameterize(model, 3.0, inputs=inputs), inputs) < 0.05
+
+
+def test_the_check_sees_small_changes():
+    model = nn.Sequential(nn.Linear(4, 4), nn.Tanh(), nn.Linear(4, 3)).double()
+    with pytest.raises(ValueError, match="changed the outputs by"):
+        reparameterize(model, 1.0001, ("0", "2"), inputs=torch.ones(5, 4).double())
+
+
+class Two(nn.Module):
+    def __init__(self, second):
+        super().__init__()
+        self.second = second
+
+    def forward(self, inputs):
+        return inputs, inputs * self.second
+
+
+def test_not_a_number_in_any_output_is_a_change():
+    changes = [function_change(Two(1.0), Two(value), torch.ones(3)) for value in (1.0, float("nan"))]
+    assert changes[0] == 0
+    assert changes[1] != changes[1]
+
+
+@pytest.mark.parametrize(("alpha", "dtype"), [(1e39, torch.float32), (1e-39, torch.float32), (2e5, torch.float16)])
+def test_weights_that_would_overflow_or_vanish(alpha, dtype):
+    model = nn.Sequential(nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 3)).to(dtype)
+    with pytest.raises(ValueError, match=f"too much for weights in {dtype}"):
+        reparameterize(model, alpha)
+
+
+def test_what_is_in_the_way_is_named():
+    model = nn.Sequential(nn.Linear(4, 4), nn.Tanh(), nn.Linear(4, 3))
+    with pytest.raises(ValueError, match=r"by themselves: not known to be positively homogeneous: '1' \(Tanh\)"):
+        reparameterize(model, 2.0)
+    with pytest.raises(ValueError, match=r"homogeneous: '1' \(Tanh\); choose another, or give inputs="):
+        reparameterize(model, 2.0, ("0", "2"))
 
 
 @pytest.mark.parametrize(

@@ -101,6 +101,14 @@ def test_statistics_are_the_models_or_recomputed_and_which_is_said():
         fixed = objective(case)
 
 
+def test_directions_may_be_of_different_types():
+    found = objective(Case.of(perceptron))
+    first, second = random_directions(found)
+    mixed = slice_plane(found, [first, second.float()], amounts(3), amounts(3))
+    wide = slice_plane(found, [first, second.float().double()], amounts(3), amounts(3))
+    assert mixed == wide
+
+
 def test_losses_that_are_not_finite_are_kept():
     found = slice_line(quadratic([1.0], torch.ones(1, 1)), torch.ones(1).double(), [0.0, 1e200])
     assert found.losses == [[0.5, math.inf]]
@@ -119,6 +127,7 @@ def test_losses_that_are_not_finite_are_kept():
         (lambda o, d: slice_line(o, d[0][1:]), "no finite vector"),
         (lambda o, d: slice_plane(o, d[:1]), "directions has 1"),
         (lambda o, d: slice_plane(o, d, ys=[math.nan, 0]), "ys must rise"),
+        (lambda o, d: slice_row(o, d[:1], [0.0], 0.5), "y is 0.5, and directions has no second one"),
     ],
 )
 def test_wrong_arguments(run, words):
@@ -152,16 +161,24 @@ def test_principal_directions_of_a_way():
     assert distance == pytest.approx(found.distances[3].item())
 
 
+@pytest.mark.parametrize("margin", [0.0, 0.05, 0.2])
 @pytest.mark.parametrize("points", [3, 8, 25])
-def test_the_grid_covers_the_way_and_has_its_end(points):
+def test_the_grid_covers_the_way_and_has_its_end(points, margin):
     found = project_trajectory(way())
-    for axis, along in zip(found.grid(points, 0.2), found.coordinates.T, strict=True):
+    for axis, along in zip(found.grid(points, margin), found.coordinates.T, strict=True):
         assert len(axis) == points
         assert 0 in axis
         assert axis == sorted(axis)
-        half = (axis[1] - axis[0]) / 2
-        assert axis[0] - half <= along.min()
-        assert axis[-1] + half >= along.max()
+        beyond = margin * (along.max() - along.min()) - 1e-12
+        assert axis[0] <= along.min() - beyond
+        assert axis[-1] >= along.max() + beyond
+        wasted = (axis[-1] - axis[0]) / (along.max() - along.min() + 2 * beyond)
+        assert wasted <= 1 + 2 / (points - 2)
+
+
+def test_a_grid_needs_two_directions():
+    with pytest.raises(ValueError, match="give count=2"):
+        project_trajectory(way(), 1).grid()
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,7 @@ from descend.commands.needs import FOR_DIAGNOSES, require
 
 if TYPE_CHECKING:
     from descend.experiments.diagnosis.plan import Plan
+    from descend.experiments.diagnosis.solutions import Training
     from descend.experiments.jobs import KeptJob, Progress
     from descend.tasks import Task
 
@@ -96,7 +97,7 @@ def diagnose(
     from descend.experiments import workers as processes
     from descend.experiments.diagnosis import plan
     from descend.experiments.diagnosis.instruments import has_statistics
-    from descend.experiments.diagnosis.solutions import Solution, Trained, Training, checked
+    from descend.experiments.diagnosis.solutions import Solution, Trained, Training, checked, named
     from descend.experiments.diagnosis.study import DIAGNOSE, PARTS
     from descend.experiments.errors import UsageError
     from descend.generalization import rescalable
@@ -120,10 +121,14 @@ def diagnose(
     at_a_time = options.at_least("workers", 1, processes.available() if workers is None else workers)
     if isinstance(checkpoints, (str, Path)):
         checkpoints = [checkpoints]
-    read: list[Solution] = [checked(Path(path), problem.model(0)) for path in checkpoints]
+    if isinstance(instruments, str):
+        instruments = [instruments]
+    files_of = named([Path(path) for path in checkpoints])
+    read: list[Solution] = [checked(name, path, problem.model(0)) for name, path in files_of.items()]
     trained: list[Training] = []
     if read:
-        for name, value in {"rate": rate, "steps": steps, "seeds": seeds}.items():
+        own = {"optimizer": None if optimizer == "sgd" else optimizer, "rate": rate, "steps": steps, "seeds": seeds}
+        for name, value in own.items():
             if value is not None:
                 raise UsageError(f"{name} is of trainings, and checkpoints are looked at as they are; leave one out")
     else:
@@ -140,8 +145,8 @@ def diagnose(
         "task": Path(task).as_posix() if task.endswith(".py") else task,
         "settings": chosen,
         **options.hashes(task, chosen, files),
-        "checkpoints": [{"name": one.name, **one.depends} for one in read],
-        "trainings": [dict(one.depends) for one in trained],
+        "checkpoints": [f"{one.name} (sha256 {one.depends['sha256']})" for one in read],
+        **_told(trained),
         "instruments": list(wanted),
         "examples": taken,
         "quick": quick,
@@ -204,6 +209,15 @@ def _carried_out(
         stop.command = command
         raise
     return document(manifest, problem, plan, parts)
+
+
+def _told(trainings: Sequence[Training]) -> dict[str, Any]:
+    """Return what is asked of trainings, as options that a reader compares."""
+    if not trainings:
+        return {}
+    first = trainings[0]
+    own = {"optimizer": first.optimizer, "rate": first.rate, "steps": first.steps, "seeds": len(trainings)}
+    return {**own, "ceiling": first.ceiling, "rules": {} if first.source is None else {first.optimizer: first.source}}
 
 
 def _steps(task: Task, quick_settings: Mapping[str, Any], quick: bool) -> int:

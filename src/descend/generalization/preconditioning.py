@@ -21,7 +21,7 @@ def preconditioner(optimizer: torch.optim.Optimizer, parameters: Iterable[Tensor
     """Return the diagonal P by which an optimizer divides: its step is the rate times its momentum over P.
 
     Of Adam, AdamW, AMSGrad, NAdam, RAdam, Adamax, RMSprop and Adagrad, torch's or this package's, as each formula has
-    it, with its bias corrections; a weight that has never had a gradient has P = eps.
+    it, with its bias corrections; a weight whose gradient has always been 0 has P = eps.
 
     Args:
         optimizer: after one step or more.
@@ -49,9 +49,14 @@ def preconditioner(optimizer: torch.optim.Optimizer, parameters: Iterable[Tensor
                 f"{', '.join(DENOMINATORS)}"
             )
         state = optimizer.state.get(parameter)
-        if not state:
-            raise ValueError(f"the optimizer has no state of parameter {place} yet; take a step first")
+        if not state or float(state.get("step", 1)) == 0:  # torch's Adagrad has a state before its first step
+            raise ValueError(
+                f"the optimizer has not stepped parameter {place} yet; take a step first, or leave out parameters "
+                "without a gradient"
+            )
         parts.append(DENOMINATORS[name](_Wide(state), group).flatten().cpu())
+    if not parts:
+        raise ValueError("parameters has none; give the model's, in the order of the flat vector")
     return torch.cat(parts)
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import copy
 import math
+from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
@@ -30,30 +31,33 @@ _HOMOGENEOUS = (
     nn.Identity,
     nn.Flatten,
     nn.Unflatten,
-    nn.modules.dropout._DropoutNd,
+    nn.Dropout,
+    nn.Dropout1d,
+    nn.Dropout2d,
+    nn.Dropout3d,
     nn.modules.pooling._MaxPoolNd,
     nn.modules.pooling._AvgPoolNd,
     nn.modules.pooling._AdaptiveAvgPoolNd,
     nn.modules.pooling._AdaptiveMaxPoolNd,
 )
 _AFFINE = (nn.Linear, _ConvNd)
-_CHANGE = 1e-4
+_LAYERS = (*_AFFINE, _BatchNorm)
 
 
 def rescalable(model: nn.Module) -> list[tuple[str, str]]:
     """Return the pairs of layers, by name, that can be rescaled against each other.
 
     Looked for in chains of `nn.Sequential`, nested ones included: a linear or convolutional layer, or the weights of a
-    batch normalization, and the next linear or convolutional layer behind what is positively homogeneous; and a layer
-    with the batch normalization right behind it, which undoes any scale by itself.
+    batch normalization, and the next layer behind what is positively homogeneous; a batch normalization there undoes
+    any scale by itself. Modules with a forward of your own or with hooks may do anything, and end the search. A model
+    that takes a chain apart is not seen through: there, give `reparameterize` inputs.
     """
-    pairs = []
-    for chain in _chains(unwrapped(model), ""):
-        for place, (name, layer) in enumerate(chain):
-            partner = _partner(chain[place + 1 :])
-            if partner is not None and isinstance(layer, (*_AFFINE, _BatchNorm)) and _is_free(model, layer, partner[1]):
-                pairs.append((name, partner[0]))
-    return pairs
+    model = unwrapped(model)
+    return [
+        (name, behind[0])
+        for name, layer, behind in _followed(model)
+        if _is_known(behind[1], _LAYERS) and _is_free(model, layer, behind[1])
+    ]
 
 
 def reparameterize(
@@ -73,7 +77,9 @@ def reparameterize(
             know, since code of your own lies between them.
 
     Raises:
-        ValueError: an argument makes no sense, the layers cannot be rescaled, or the function changed.
+        ValueError: an argument makes no sense, the layers cannot be rescaled, alpha is too much for the numbers of the
+            weights, or the function changed: by more than the root of their machine precision, relative to the largest
+            output.
     """
     if isinstance(alpha, bool) or not isinstance(alpha, (int, float)) or not 0 < alpha < math.inf:
         raise ValueError(f"alpha is {alpha!r}; give a finite number above 0")
@@ -81,19 +87,26 @@ def reparameterize(
     known = rescalable(model)
     if layers is None:
         if not known:
-            raise ValueError("no two layers of the model can be rescaled by themselves; name them, and give inputs=")
+            raise ValueError(
+                f"no two layers of the model can be rescaled by themselves{_in_the_way(model)}; name two, and give "
+                "inputs=, a batch on which the function is checked"
+            )
         layers = known[0]
     first, second = _layers(model, layers)
+    if not _is_free(model, first, second):
+        raise ValueError(
+            f"a weight of {layers[0]!r} or {layers[1]!r} is tied, parametrized or pruned; choose other layers, or make "
+            "the weights plain parameters of their own"
+        )
     if tuple(layers) not in known and inputs is None:
         raise ValueError(
-            f"{layers[0]!r} and {layers[1]!r} are no pair that is known to be rescalable; give inputs=, a batch on "
-            f"which the function is checked. Known: {', '.join(map(str, known)) or 'none'}"
+            f"{layers[0]!r} and {layers[1]!r} are no pair that is known to be rescalable"
+            f"{_in_the_way(model, layers[0])}; choose another, or give inputs=, a batch on which the function is "
+            f"checked. Known: {', '.join(map(str, known)) or 'none'}"
         )
-    if not _is_free(model, first, second):
-        raise ValueError(f"a weight of {layers[0]!r} or {layers[1]!r} is tied or parametrized; choose other layers")
     changed = copy.deepcopy(model)
     _rescale(*_layers(changed, layers), alpha)
-    if inputs is not None and not (change := function_change(model, changed, inputs)) <= _CHANGE:
+    if inputs is not None and not (change := function_change(model, changed, inputs)) <= _precision(first) ** 0.5:
         raise ValueError(
             f"rescaling {layers[0]!r} against {layers[1]!r} changed the outputs by {change:.2g} of the largest; what "
             "lies between is not positively homogeneous, or they do not follow each other"
@@ -105,62 +118,97 @@ def function_change(model: nn.Module, other: nn.Module, inputs: Any) -> float:
     """Return the largest difference of outputs on a batch, in evaluation mode, relative to the largest output."""
     with evaluating(model), evaluating(other):
         pairs = zip(tensors_in(run_on(model, inputs)), tensors_in(run_on(other, inputs)), strict=True)
-        found = [(float((a - b).abs().max()), float(a.abs().max())) for a, b in pairs]
-    return max(apart for apart, _ in found) / max(max(size for _, size in found), 1e-300)
+        found = torch.tensor(
+            [(float((a - b).abs().max()), float(a.abs().max())) for a, b in pairs], dtype=torch.float64
+        )
+    apart, size = found.amax(0).tolist()  # of torch, whose maximum does not pass over NaN
+    return float(apart / max(size, 1e-300))
 
 
 @torch.no_grad()
 def _rescale(first: nn.Module, second: nn.Module, alpha: float) -> None:
     for value in (first.weight, first.bias):
         if isinstance(value, Tensor):
-            value.mul_(alpha)
+            _multiply(value, alpha)
     if not isinstance(second, _BatchNorm):
         assert isinstance(second.weight, Tensor)
-        second.weight.div_(alpha)
+        _multiply(second.weight, 1 / alpha)
         return
-    second.eps *= alpha**2
+    second.eps *= alpha * alpha
     if second.running_mean is not None and second.running_var is not None:
-        second.running_mean.mul_(alpha)
-        second.running_var.mul_(alpha**2)
+        _multiply(second.running_mean, alpha)
+        _multiply(second.running_var, alpha * alpha)
+
+
+def _multiply(value: Tensor, factor: float) -> None:
+    """Multiply in place, and refuse where numbers of the kind are too large or too small for it."""
+    before = value.clone()
+    value.mul_(factor)
+    largest = float(before.nan_to_num(0, 0, 0).abs().max()) if before.numel() else 0.0
+    if not torch.isclose(value / factor, before, rtol=0.02, atol=1e-6 * largest, equal_nan=True).all():
+        raise ValueError(f"alpha is too much for weights in {value.dtype}, which overflow or vanish; give one nearer 1")
+
+
+def _precision(layer: nn.Module) -> float:
+    assert isinstance(layer.weight, Tensor)
+    return torch.finfo(layer.weight.dtype).eps
+
+
+def _followed(model: nn.Module) -> Iterator[tuple[str, nn.Module, tuple[str, nn.Module]]]:
+    """Yield each layer of a chain, with its name, and the first module behind it that is not positively homogeneous."""
+    for chain in _chains(model, ""):
+        for place, (name, layer) in enumerate(chain):
+            behind = next((one for one in chain[place + 1 :] if not _is_known(one[1], _HOMOGENEOUS)), None)
+            if behind is not None and _is_known(layer, _LAYERS):
+                yield name, layer, behind
+
+
+def _in_the_way(model: nn.Module, name: str | None = None) -> str:
+    """Say which modules end the search behind a layer, or behind any."""
+    found = {
+        f"{behind[0]!r} ({type(behind[1]).__name__})": None
+        for layer, _, behind in _followed(model)
+        if name in (None, layer) and not _is_known(behind[1], _LAYERS)
+    }
+    return f": not known to be positively homogeneous: {', '.join(found)}" if found else ""
+
+
+def _is_known(module: nn.Module, kinds: tuple[type[nn.Module], ...]) -> bool:
+    """Tell whether a module does what torch's of these kinds do, and nothing else."""
+    if not isinstance(module, kinds) or "forward" in vars(module):
+        return False
+    own = not type(module).forward.__module__.startswith("torch.nn.")
+    return not (own or module._forward_hooks or module._forward_pre_hooks)
 
 
 def _chains(module: nn.Module, prefix: str) -> Iterator[list[tuple[str, nn.Module]]]:
     """Yield the modules, with names, of each Sequential, those of nested ones in their places."""
-    if isinstance(module, nn.Sequential):
-        chain = list(_flattened(module, prefix))
-        yield chain
-        inner = chain
+    if _is_known(module, (nn.Sequential,)):
+        inner = list(_flattened(module, prefix))
+        yield inner
     else:
         inner = [(f"{prefix}{name}", child) for name, child in module.named_children()]
     for name, child in inner:
         yield from _chains(child, f"{name}.")
 
 
-def _flattened(chain: nn.Sequential, prefix: str) -> Iterator[tuple[str, nn.Module]]:
-    for name, child in chain.named_children():
-        if isinstance(child, nn.Sequential):
+def _flattened(chain: nn.Module, prefix: str) -> Iterator[tuple[str, nn.Module]]:
+    for name, child in chain._modules.items():  # named_children() leaves out what comes a second time
+        assert child is not None
+        if _is_known(child, (nn.Sequential,)):
             yield from _flattened(child, f"{prefix}{name}.")
         else:
             yield f"{prefix}{name}", child
 
 
-def _partner(behind: list[tuple[str, nn.Module]]) -> tuple[str, nn.Module] | None:
-    for place, (name, layer) in enumerate(behind):
-        if isinstance(layer, _AFFINE) or (isinstance(layer, _BatchNorm) and place == 0):
-            return name, layer
-        if not isinstance(layer, _HOMOGENEOUS):
-            return None
-    return None
-
-
 def _layers(model: nn.Module, names: tuple[str, str]) -> tuple[nn.Module, nn.Module]:
-    there = dict(model.named_modules())
+    there = dict(model.named_modules(remove_duplicate=False))
     if isinstance(names, str) or len(names) != 2:
         raise ValueError(f"layers is {names!r}; give the names of two")
-    for name, kinds in zip(names, ((*_AFFINE, _BatchNorm), (*_AFFINE, _BatchNorm)), strict=True):
+    for name in names:
         if name not in there:
             raise ValueError(f"layers has {name!r}, which the model has not; it has {', '.join(filter(None, there))}")
-        if not isinstance(there[name], kinds):
+        if not isinstance(there[name], _LAYERS):
             raise ValueError(
                 f"{name!r} is a {type(there[name]).__name__}; rescaled are linear and convolutional layers, and batch "
                 "normalization"
@@ -174,8 +222,9 @@ def _is_free(model: nn.Module, first: nn.Module, second: nn.Module) -> bool:
         return False
     if not isinstance(first.weight, Tensor):  # a normalization without weights
         return False
-    counts: dict[int, int] = {}
-    for _, value in model.named_parameters(remove_duplicate=False):
-        counts[id(value)] = counts.get(id(value), 0) + 1
+    modules = Counter(id(one) for _, one in model.named_modules(remove_duplicate=False))
+    values = Counter(id(one) for _, one in model.named_parameters(remove_duplicate=False))
     own = [first.weight, first.bias, *([] if isinstance(second, _BatchNorm) else [second.weight])]
-    return all(counts[id(value)] == 1 for value in own if isinstance(value, Tensor))
+    return modules[id(first)] == modules[id(second)] == 1 and all(
+        values[id(one)] == 1 for one in own if isinstance(one, Tensor)
+    )

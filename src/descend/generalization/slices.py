@@ -44,7 +44,7 @@ class Slice:
 
     @property
     def center(self) -> float:
-        """The loss of the model."""
+        """The loss at the model's weights: the model's own, bit for bit, unless statistics are recomputed there too."""
         return self.losses[self.ys.index(0)][self.xs.index(0)]
 
 
@@ -144,13 +144,14 @@ def slice_plane(
     across, up = _checked("xs", xs), _checked("ys", ys)
     if len(directions) != 2:
         raise ValueError(f"directions has {len(directions)}; give two")
+    first, second = _as_vectors(objective, directions)
     told = None if progress is None else _Rows(progress, len(across) * len(up), len(across))
     with objective.held():
         losses = []
         for row, y in enumerate(up):
-            losses.append(slice_row(objective, directions, across, y, None if told is None else told.of(row)))
-    lengths = [float(torch.linalg.vector_norm(one)) for one in directions]
-    cosine = float(directions[0] @ directions[1]) / max(math.prod(lengths), 1e-300)
+            losses.append(slice_row(objective, [first, second], across, y, None if told is None else told.of(row)))
+    lengths = [float(torch.linalg.vector_norm(one)) for one in (first, second)]
+    cosine = float(first @ second) / max(math.prod(lengths), 1e-300)
     return Slice(across, up, losses, objective.statistics, cosine, objective.conditions)
 
 
@@ -169,15 +170,17 @@ def slice_row(
         xs: amounts of the first.
         y: amount of the second, of two.
         progress: called after each evaluation with how many there were, and will have been.
+
+    Raises:
+        ValueError: a direction is no finite vector of the objective's size, or y has none.
     """
-    for direction in directions:
-        if direction.shape != (objective.size,) or not direction.isfinite().all():
-            raise ValueError(f"a direction is no finite vector of ({objective.size},)")
+    across, *up = _as_vectors(objective, directions)
     start = objective.weights()
     losses = []
     if y:
-        start = torch.add(start, directions[1].to(start), alpha=y)
-    across = directions[0].to(start)
+        if not up:
+            raise ValueError(f"y is {y}, and directions has no second one; give two, or y = 0")
+        start = torch.add(start, up[0], alpha=y)
     with objective.held():
         for done, x in enumerate(xs, 1):
             losses.append(objective.value(torch.add(start, across, alpha=x)))
@@ -196,6 +199,14 @@ class _Rows:
 
     def of(self, row: int) -> Callable[[int, int], None]:
         return lambda done, _: self.progress(row * self.width + done, self.total)
+
+
+def _as_vectors(objective: Objective, directions: Sequence[Tensor] | Tensor) -> list[Tensor]:
+    """Return directions in float64 on the objective's device, before anything is measured along them."""
+    for direction in directions:
+        if direction.shape != (objective.size,) or not direction.isfinite().all():
+            raise ValueError(f"a direction is no finite vector of ({objective.size},)")
+    return [direction.to(objective.device, torch.float64) for direction in directions]
 
 
 def _checked(name: str, given: Sequence[float] | None) -> list[float]:

@@ -1,7 +1,8 @@
 """The way of training on a plane: its principal directions, and where it was on them.
 
 Li et al. 2018, arXiv:1712.09913, section 7.2: the differences of the weights on the way from those at its end, and
-their two largest principal components, without centering, so that the end is the origin.
+their two largest principal components, without centering, so that the end is the origin and shares are of squared
+distances from it. The authors' code centers (scikit-learn's PCA): its directions and shares are of the variance.
 """
 
 from __future__ import annotations
@@ -49,8 +50,13 @@ class Trajectory:
 
         Args:
             points: of each axis, 3 or more; evenly spaced on each side of the end.
-            margin: added at each side, as a share of the way's extent.
+            margin: added at each side, as a share of the way's extent, or somewhat more for 0 to be among the amounts.
+
+        Raises:
+            ValueError: points or margin make no sense, or there is only one direction.
         """
+        if len(self.directions) < 2:
+            raise ValueError("the way was projected on one direction; give count=2 to project_trajectory")
         whole("points", points, 3)
         if not 0 <= margin < 100:
             raise ValueError(f"margin is {margin!r}; give a number from 0 up, such as 0.2")
@@ -90,8 +96,10 @@ def project_trajectory(way: Sequence[Tensor], count: int = 2) -> Trajectory:
 
 
 def _axis(along: Tensor, points: int, margin: float) -> list[float]:
+    """Return the closest spacing that has 0 among so many points and covers a way on both sides of it."""
     low, high = float(along.min()), float(along.max())
     beyond = margin * (high - low)
-    step = (high - low + 2 * beyond) / (points - 1)
-    below = round((beyond - low) / step)
-    return [step * (place - below) for place in range(points)]
+    left, right = beyond - low, beyond + high
+    steps = [max(left / max(below, 1e-300), right / max(points - 1 - below, 1e-300)) for below in range(points)]
+    below = min(range(points), key=steps.__getitem__)
+    return [steps[below] * (place - below) for place in range(points)]

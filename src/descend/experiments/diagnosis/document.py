@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-from descend.experiments.diagnosis.instruments import INVARIANT, plain
+from descend.experiments.diagnosis.instruments import INACCURATE, INVARIANT, plain
 from descend.experiments.diagnosis.plan import Plan
 from descend.experiments.diagnosis.solutions import Trained
 from descend.generalization.monitor import NOISE_SCALE, TOP_EIGENVALUE, UPDATE_RATIO
@@ -15,6 +15,20 @@ from descend.tasks import Task
 
 FORMAT: Final = 1
 WATCHED: Final = (UPDATE_RATIO, NOISE_SCALE, TOP_EIGENVALUE)
+_GRIDS: Final = ("slice plane", "three", "way")
+_INSTRUMENT_OF: Final = {
+    "scores": "all",
+    "spectra": "eigenvalues",
+    "traces": "trace",
+    "densities": "density",
+    "sharpness": "sharpness",
+    "rescaling": "rescaling",
+    "slice": "slices",
+    "slice plane": "slices",
+    "interpolation": "interpolation",
+    "three": "interpolation",
+    "way": "trajectory",
+}
 Parts = Mapping[str, Sequence[Mapping[str, Any]]]
 
 
@@ -28,6 +42,7 @@ def document(manifest: Mapping[str, Any], task: Task, plan: Plan, parts: Parts) 
         parts: what each job gave, by the part that it makes.
     """
     quick = manifest["options"]["quick"]
+    parts, missing = _measured(parts)
     found = {
         "format": FORMAT,
         "kind": "diagnosis",
@@ -44,7 +59,23 @@ def document(manifest: Mapping[str, Any], task: Task, plan: Plan, parts: Parts) 
         "surfaces": _surfaces(plan, parts),
         "training": _training(plan) if "training" in plan.instruments else [],
     }
-    return {**found, "findings": _findings(found), "caveats": _caveats(found, plan, quick)}
+    return {**found, "findings": _findings(found), "caveats": _caveats(found, plan, missing, quick)}
+
+
+def _measured(parts: Parts) -> tuple[Parts, dict[str, list[str]]]:
+    """Return the parts without what could not be measured, and sentences on that by instrument; no half surfaces."""
+    measured: dict[str, Sequence[Mapping[str, Any]]] = {}
+    missing: dict[str, list[str]] = {}
+    for name, results in parts.items():
+        measured[name] = [one for one in results if "unmeasured" not in one]
+        if name in _GRIDS and len(measured[name]) < len(results):
+            measured[name] = []
+        lines = missing.setdefault(_INSTRUMENT_OF[name], [])
+        for reason in dict.fromkeys(one["unmeasured"] for one in results if "unmeasured" in one):
+            whats = [one["what"] for one in results if one.get("unmeasured") == reason]
+            more = f" and {len(whats) - 1} more" if len(whats) > 1 else ""
+            lines.append(f"Not measured: {whats[0]}{more} ({reason}).")
+    return measured, missing
 
 
 def _subject(task: Task, manifest: Mapping[str, Any]) -> dict[str, Any]:
@@ -69,7 +100,10 @@ def _rescaling(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
         "layers": rows[0]["layers"],
         "rows": [one["row"] for one in rows],
         "invariant": list(INVARIANT),
-        "setting": rows[0]["setting"],
+        "setting": {
+            **rows[0]["setting"],
+            "notes": list(dict.fromkeys(note for one in rows for note in one["setting"]["notes"])),
+        },
     }
 
 
@@ -166,7 +200,8 @@ def _training(plan: Plan) -> list[dict[str, Any]]:
 
 def _findings(found: Mapping[str, Any]) -> list[str]:
     said = []
-    for one in found["spectra"][:1]:
+    largest = [one for one in found["spectra"] if (one["matrix"], one["which"]) == ("Hessian", "largest")]
+    for one in largest[:1]:
         if one["values"] and one["values"][0] is not None:
             end = f"The largest eigenvalue of the Hessian is {one['values'][0]:.4g} (within {one['residuals'][0]:.2g})"
             if one["threshold"] is not None:
@@ -202,7 +237,9 @@ def _findings(found: Mapping[str, Any]) -> list[str]:
     return said
 
 
-def _caveats(found: Mapping[str, Any], plan: Plan, quick: bool) -> dict[str, list[str]]:
+def _caveats(
+    found: Mapping[str, Any], plan: Plan, missing: Mapping[str, Sequence[str]], quick: bool
+) -> dict[str, list[str]]:
     said: dict[str, list[str]] = {
         "all": [
             f"Instruments see {plan.examples:,} training examples at most, in evaluation mode, without weight decay."
@@ -251,25 +288,40 @@ def _caveats(found: Mapping[str, Any], plan: Plan, quick: bool) -> dict[str, lis
     if len(plan.solutions) < 2 and not isinstance(plan.solutions[0], Trained):
         said["interpolation"] = ["One checkpoint alone has nothing to be interpolated with."]
     if plan.has_statistics:
-        moved = "Away from the solution the statistics of batch normalization are computed anew at every point."
+        moved = "Statistics of batch normalization are computed anew at every point, those of the solutions included."
         for name in ("slices", "interpolation", "trajectory"):
             said[name].append(moved)
         said["sharpness"].append("The statistics of batch normalization stay those of the solution.")
+    for name, lines in missing.items():
+        said[name].extend(lines)
     return {name: lines for name, lines in said.items() if name == "all" or name in plan.instruments}
 
 
 def _unconverged(found: Mapping[str, Any], said: Mapping[str, list[str]]) -> None:
     for one in found["spectra"]:
         if not one["converged"]:
+            mode = "" if one["setting"]["mode"] == "eval" else " with batch statistics"
             said["eigenvalues"].append(
-                f"The {one['which']} eigenvalues of the {one['matrix']} are not as accurate as was asked "
-                f"({one['rtol']:g}): see their residuals."
+                f"The {one['which']} eigenvalues of the {one['matrix']}{mode} are {INACCURATE} ({one['rtol']:g}): see "
+                "their residuals."
             )
     for one in found["traces"]:
         if not one["converged"]:
             said["trace"].append(
-                f"The trace of the {one['matrix']} by {one['method']} is not as accurate as was asked: see its "
+                f"The trace of the {one['matrix']} by {one['method']} is {INACCURATE}: see its interval."
+            )
+    for one in found["sharpness"]:
+        if INACCURATE in one["setting"]["notes"]:
+            eta = "" if one["eta"] is None else f", eta {one['eta']:g}"
+            said["sharpness"].append(
+                f"The {one['measure']} at {one['size']:g}{eta} (logits {one['logits']}) is {INACCURATE}: see its "
                 "interval."
             )
+    if found["rescaling"] is not None and INACCURATE in found["rescaling"]["setting"]["notes"]:
+        said["rescaling"].append(f"A largest eigenvalue of rescaled weights is {INACCURATE}.")
+    for one in found["training"]:
+        readings = [reading for several in one["quantities"].values() for reading in several]
+        if loose := sum(not reading["converged"] for reading in readings):
+            said["training"].append(f"Of {len(readings)} measurements in training {loose} are {INACCURATE}.")
     if any(one["stalled"] for one in found["sharpness"]):
         said["sharpness"].append("A search stalled where it began, at a stationary point: its value says nothing.")

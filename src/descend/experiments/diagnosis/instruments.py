@@ -39,6 +39,7 @@ from descend.generalization import (
 )
 from descend.generalization import path as measure_path
 from descend.generalization.linear import Conditions
+from descend.model_states import State
 from descend.tasks import Ordered, Task
 
 FORMAT = 1
@@ -47,6 +48,8 @@ BATCH = 250
 MARGIN = 0.25
 SEED = 0
 """Of what instruments draw."""
+
+INACCURATE = "not as accurate as was asked"
 
 Part = dict[str, Any]
 
@@ -75,6 +78,10 @@ class Subject:
         model = self.task.model(0)
         model.load_state_dict(dict(self.solutions[place].state()))
         return model.eval()
+
+    def states(self) -> list[State]:
+        """Return the weights of all solutions, in the types that the model has."""
+        return [self.model(place).state_dict() for place in range(len(self.solutions))]
 
     def objective(self, model: nn.Module | None = None, **options: Any) -> Objective:
         """Return the loss on these examples."""
@@ -271,7 +278,7 @@ def _sharpness(objective: Objective, measure: str, size: float, eta: float | Non
         "trials": mean.samples,
         "stalled": False,
         "invariances": list(mean.invariances),
-        "notes": [] if mean.converged else ["its standard error is more than a tenth of it"],
+        "notes": [] if mean.converged else [INACCURATE],
     }
 
 
@@ -292,6 +299,7 @@ def _largest(objective: Objective) -> float:
     try:
         return top_eigenvalues(Hessian(objective)).values[0]
     except NotConverged as error:
+        objective.notes.append(INACCURATE)
         return float(error.result.values[0])
 
 
@@ -299,9 +307,9 @@ def rescaled(subject: Subject, alpha: float) -> Part:
     """Measures of the first solution with two layers rescaled against each other."""
     model = subject.model()
     other = model if alpha == 1 else reparameterize(model, alpha)
+    change = function_change(model, other, subject.batches[0])
     objective = subject.objective(other)
     measures = {name: plain(measure(objective)) for name, measure in MEASURES.items()}
-    change = function_change(model, other, subject.batches[0])
     setting = subject.setting(objective.conditions)
     return {
         "row": {"alpha": alpha, "function_change": change, "measures": measures},
@@ -347,7 +355,8 @@ def _landscape(subject: Subject, recompute: bool) -> Objective:
 def interpolated(subject: Subject, points: int) -> Part:
     """The loss and the error on validation data, on the line between two solutions."""
     first, second = subject.solutions
-    found = measure_path(first.state(), second.state(), Evaluation(subject.task, SEED), points=points)
+    start, end = subject.states()
+    found = measure_path(start, end, Evaluation(subject.task, SEED), points=points)
     return {
         "title": f"from {first.name} to {second.name}, validation data",
         "amounts": found.amounts,
@@ -364,7 +373,7 @@ def interpolated(subject: Subject, points: int) -> Part:
 def three_row(subject: Subject, points: int, row: int) -> Part:
     """One row of the validation loss on the plane through three solutions."""
     names = [name for name, _ in subject.task.model(0).named_parameters(remove_duplicate=False)]
-    first, second, third = (solution.state() for solution in subject.solutions)
+    first, second, third = subject.states()
     plane = Plane.through(first, second, third, names=names)
     xs, ys = plane.grid(points, MARGIN)
     evaluate = Evaluation(subject.task, SEED)
@@ -474,6 +483,11 @@ class Measurement:
         return True
 
     def run(self, task: Task) -> Result:
-        """Measure."""
+        """Measure; what cannot be, of this task or of these weights, is kept as "unmeasured", with the reason."""
         subject = Subject(task, self.solutions, self.examples)
-        return INSTRUMENTS[self.instrument](subject, **dict(self.options))
+        try:
+            return INSTRUMENTS[self.instrument](subject, **dict(self.options))
+        except (ValueError, TypeError) as error:
+            if self.instrument == scores.__name__:  # then nothing can
+                raise
+            return {"unmeasured": str(error), "what": self.name}

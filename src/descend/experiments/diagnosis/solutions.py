@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -50,15 +50,12 @@ class Checkpoint:
     Attributes:
         path: of the file.
         sha256: of its content.
+        name: what instruments call it.
     """
 
     path: Path
     sha256: str
-
-    @property
-    def name(self) -> str:
-        """The file's name."""
-        return self.path.name
+    name: str
 
     @property
     def depends(self) -> Mapping[str, Any]:
@@ -136,7 +133,7 @@ class Training:
             "losses": losses[:: max(1, len(losses) // 400)],
             "readings": [] if watch is None else [asdict(one) for one in watch.records],
             "overhead": None if watch is None else watch.overhead,
-            "scale": _scale(optimizer, model),
+            "scale": _scale(optimizer, model) if has_preconditioner(self.optimizer) else None,
             "threshold": factor,
         }
 
@@ -220,10 +217,9 @@ def read_checkpoint(path: Path) -> State:
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # of pickle, zip and torch: what is no checkpoint has many ways to fail
-        first = str(error).partition("\n")[0]
         raise UsageError(
-            f"checkpoint {path} cannot be read as tensors alone ({first}); save it with "
-            "torch.save(model.state_dict(), path)"
+            f"checkpoint {path} cannot be read as tensors alone: it is damaged, or holds other objects too, such as a "
+            "whole model; save it with torch.save(model.state_dict(), path)"
         ) from error
     for key in ("model", "state_dict", "model_state_dict"):
         if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
@@ -247,29 +243,53 @@ def _read_safetensors(path: Path) -> State:
         raise UsageError(f"checkpoint {path} cannot be read ({error}); give another file") from error
 
 
-def checked(path: Path, model: nn.Module) -> Checkpoint:
+def named(paths: Sequence[Path]) -> dict[str, Path]:
+    """Return files by name, with as many of the folders above them as tell them apart.
+
+    Raises:
+        UsageError: a file is given twice.
+    """
+    whole = [path.absolute() for path in paths]
+    for path in whole:
+        if whole.count(path) > 1:
+            raise UsageError(f"checkpoint {path} is given twice; give it once")
+    for depth in range(1, 1 + max((len(path.parts) for path in whole), default=0)):
+        names = ["/".join(path.parts[-depth:]) for path in whole]
+        if len({name.replace("/", "-").replace(" ", "-") for name in names}) == len(names):  # as in names of files
+            return dict(zip(names, paths, strict=True))
+    if whole:
+        raise UsageError(f"checkpoints {', '.join(map(str, whole))} have names that are too alike; rename one")
+    return {}
+
+
+def checked(name: str, path: Path, model: nn.Module) -> Checkpoint:
     """Return a checkpoint that fits a model.
+
+    Args:
+        name: what instruments call it.
+        path: of the file.
+        model: of the task.
 
     Raises:
         UsageError: it cannot be read, is of another architecture, or has weights that are not finite.
     """
     state = read_checkpoint(path)
     here = model.state_dict()
-    for name in [*here, *state]:
-        if name not in state or name not in here:
-            where = "has no" if name not in state else "has"
+    for key in [*here, *state]:
+        if key not in state or key not in here:
+            where = "has no" if key not in state else "has"
             raise UsageError(
-                f"checkpoint {path} {where} {name!r}, {'which' if name in state else 'and'} the task's model has"
-                f"{' not' if name in state else ''}; give one of this task and its --model"
+                f"checkpoint {path} {where} {key!r}, {'which' if key in state else 'and'} the task's model has"
+                f"{' not' if key in state else ''}; give one of this task and its --model"
             )
-        if state[name].shape != here[name].shape:
+        if state[key].shape != here[key].shape:
             raise UsageError(
-                f"checkpoint {path} has {name!r} of shape {tuple(state[name].shape)}, the task's model of "
-                f"{tuple(here[name].shape)}; give one of this task and its --model"
+                f"checkpoint {path} has {key!r} of shape {tuple(state[key].shape)}, the task's model of "
+                f"{tuple(here[key].shape)}; give one of this task and its --model"
             )
-        if state[name].is_floating_point() and not state[name].isfinite().all():
-            raise UsageError(f"checkpoint {path} has values in {name!r} that are not finite; give weights that trained")
-    return Checkpoint(path.absolute(), files.sha256(path))
+        if state[key].is_floating_point() and not state[key].isfinite().all():
+            raise UsageError(f"checkpoint {path} has values in {key!r} that are not finite; give weights that trained")
+    return Checkpoint(path.absolute(), files.sha256(path), name)
 
 
 def _threshold(optimizer: torch.optim.Optimizer) -> float | None:
@@ -281,11 +301,14 @@ def _threshold(optimizer: torch.optim.Optimizer) -> float | None:
     return threshold if math.isfinite(threshold) else None
 
 
-def _scale(optimizer: torch.optim.Optimizer, model: nn.Module) -> Tensor | None:
-    try:
-        return preconditioner(optimizer, [one for one in model.parameters() if one.requires_grad])
-    except ValueError:
-        return None
+def _scale(optimizer: torch.optim.Optimizer, model: nn.Module) -> Tensor:
+    """What steps are divided by; 1 for parameters that the loss does not use, where any scale of zeros will do."""
+    parts = [
+        preconditioner(optimizer, [one]) if optimizer.state.get(one) else torch.ones(one.numel(), dtype=torch.float64)
+        for one in model.parameters()
+        if one.requires_grad
+    ]
+    return torch.cat(parts)
 
 
 def has_preconditioner(optimizer: str) -> bool:
