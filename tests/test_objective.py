@@ -92,6 +92,26 @@ def test_batch_statistics_are_those_of_each_batch():
     assert objective(case, mode="eval").value() != pytest.approx(by_hand, rel=1e-3)
 
 
+def test_statistics_are_named():
+    case = Case.of(normalized)
+    assert objective(case).statistics == "fixed"
+    assert objective(case, recompute=case.batches).statistics == "recomputed"
+    assert objective(case, mode="train").statistics == "batch"
+    assert objective(Case.of(perceptron)).statistics == "none"
+    with pytest.raises(ValueError, match="each batch has statistics of its own"):
+        objective(case, mode="train", recompute=case.batches)
+
+
+def test_a_loss_that_is_not_a_number_repeats_as_such():
+    case = Case.of(perceptron)
+    with torch.no_grad():
+        case.model[0].weight.fill_(float("nan"))
+    found = objective(case)
+    with found.held():
+        assert np.isnan(found.value())
+        assert np.isnan(found.value())
+
+
 def test_a_frozen_layer_in_a_model_that_trains_stays_frozen():
     case = Case.of(normalized)
     case.model[1].eval()

@@ -74,6 +74,8 @@ class Objective:
         recompute: Iterable[Any] | None = None,
     ) -> None:
         _check(model, loss, batches, mode, seed, weight_decay)
+        if mode == "train" and recompute is not None:
+            raise ValueError('recompute is of mode="eval"; in mode="train" each batch has statistics of its own')
         self.model = unwrapped(model)
         self.batches = batches
         self.mode: Mode = mode
@@ -122,11 +124,13 @@ class Objective:
         )
 
     @property
-    def statistics(self) -> Literal["none", "fixed", "recomputed"]:
-        """Which running statistics batch normalization has where weights vary; "none" where no layer keeps any."""
+    def statistics(self) -> Literal["none", "fixed", "recomputed", "batch"]:
+        """Which statistics batch normalization has where weights vary; "none" where no layer keeps any."""
         layers = (one for one in self.model.modules() if isinstance(one, _NormBase))
         if all(one.running_mean is None for one in layers):
             return "none"
+        if self.mode == "train":
+            return "batch"
         return "fixed" if self._recompute is None else "recomputed"
 
     def weights(self) -> Tensor:
@@ -265,6 +269,8 @@ class Objective:
         before = self._losses[place]
         if before is None:
             self._losses[place] = loss
+        elif math.isnan(loss) and math.isnan(before):
+            return
         elif loss != before and not abs(loss - before) <= self._rounding * max(1.0, abs(before)):
             raise ValueError(f"the loss of batch {place} was {before:.7g} and is now {loss:.7g}; {_SAME}")
 

@@ -19,7 +19,7 @@ from descend.generalization.linear import Conditions
 from descend.generalization.objective import Objective
 
 Normalization = Literal["filter", "layer"]
-Statistics = Literal["none", "fixed", "recomputed"]
+Statistics = Literal["none", "fixed", "recomputed", "batch"]
 
 
 @dataclass(frozen=True)
