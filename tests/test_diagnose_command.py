@@ -206,6 +206,7 @@ def test_the_command_prints_what_it_found(moons, tmp_path, capsys):
     code, said = run([*words, "--out", tmp_path / "run"], capsys)
     assert code == 0, said.err
     assert "largest eigenvalue, Hessian" in said.out
+    assert "validation accuracy, seed 0" in said.out
     assert f"report: {tmp_path / 'run' / 'diagnosis.html'}" in said.out
     assert "A residual says" in said.out
 

@@ -11,7 +11,7 @@ from descend.experiments.console import Column, fitted
 
 
 def table(results: Mapping[str, Any], width: int) -> Table:
-    """Return a row for each number that a diagnosis measured of the first solution.
+    """Return a row for each number that a diagnosis measured, of the first solution where no other is named.
 
     Args:
         results: the content of its `diagnosis.json`.
@@ -28,6 +28,10 @@ def table(results: Mapping[str, Any], width: int) -> Table:
 
 
 def _rows(results: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
+    metric = results["subject"]["metric"]
+    for one in results["solutions"]:
+        yield f"training loss, {one['name']}", _number(one["train_loss"]), ""
+        yield f"validation {metric}, {one['name']}", _number(one["validation_metric"]), ""
     for one in results["spectra"]:
         mode = "" if one["setting"]["mode"] == "eval" else ", batch statistics"
         for place, (value, residual) in enumerate(zip(one["values"], one["residuals"], strict=True)):
@@ -40,6 +44,9 @@ def _rows(results: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
         logits = "" if one["logits"] == "as they are" else ", logits normalized"
         unit = " %" if one["unit"] == "%" else ""
         yield f"{one['measure']} {one['size']:g}{eta}{logits}", f"{_number(one['value'])}{unit}", _interval(one)
+    for one in results["lines"]:
+        if one["ends"]:
+            yield f"barrier from {one['ends'][0]} to {one['ends'][1]}, validation loss", _number(one["barrier"]), ""
 
 
 def _interval(one: Mapping[str, Any]) -> str:
