@@ -186,6 +186,7 @@ def test_a_grid_needs_two_directions():
     [
         (way(2), "way has 2 points; give 3"),
         ([torch.ones(3)] * 4, "less than 2 directions"),
+        ([torch.full((1,), float(k)) for k in range(4)], "less than 2 directions"),
         ([torch.ones(3) * k for k in range(4)], "less than 2 directions"),
         ([torch.ones(3), torch.ones(2), torch.ones(3)], "different shapes"),
         ([torch.full((3,), math.nan), torch.ones(3), torch.zeros(3)], "not finite"),

@@ -84,7 +84,7 @@ def project_trajectory(way: Sequence[Tensor], count: int = 2) -> Trajectory:
     if not steps.isfinite().all():
         raise ValueError("way has weights that are not finite; leave out what diverged")
     _, lengths, directions = torch.linalg.svd(steps, full_matrices=False)
-    if lengths[count - 1] <= 1e-12 * max(float(lengths[0]), 1e-300):
+    if count > len(lengths) or lengths[count - 1] <= 1e-12 * max(float(lengths[0]), 1e-300):
         raise ValueError(f"way has less than {count} directions: its points are the same, or lie on a line")
     directions = directions[:count]
     signs = torch.where((steps @ directions.T)[0] < 0, -1.0, 1.0).to(origin)  # so that it begins on the positive side
