@@ -1,11 +1,13 @@
 """Keskar's box, and worst case and average in a ball, against closed forms."""
 
+import importlib.util
+import itertools
 import math
 
 import pytest
 import torch
 from torch import nn
-from torch.nn.functional import cross_entropy
+from torch.nn.functional import cross_entropy, mse_loss
 
 from dense_maps import of_network
 from descend.generalization import (
@@ -71,6 +73,48 @@ def test_a_stall_at_a_stationary_point_is_reported_and_a_nudge_helps():
     assert nudged.values == pytest.approx([100 * (0.01 + 0.005)] * 5)
 
 
+def test_a_search_that_found_less_than_the_gradient_foretells_is_said_to_be_short():
+    """The first step is as long as the gradient: its gain is too little to go on for, though the box is far larger."""
+    objective = quadratic([0.0] * 3, torch.eye(3), [2e-5] * 3)
+    corner = 100 * 3 * (2e-5 * 1e-3 + 1e-6 / 2)
+    found = box_sharpness(objective)
+    assert found.first_order == pytest.approx([100 * 3 * 2e-5 * 1e-3])
+    assert found.mean < 0.01 * corner
+    assert (found.stalled, found.short) == (0, 1)
+
+
+def test_a_search_that_goes_as_far_as_the_gradient_is_not_short():
+    """A linear loss rises by just that, of which rounding may not make a failure; in full space and on manifolds."""
+    slope = torch.linspace(-3, 2, 7)
+    objective = quadratic(torch.linspace(-1, 1, 7), torch.zeros(7, 7), slope, 9.0)
+    for options in ({}, {"manifold": 2}, {"manifold": 2, "columns": "unit"}):
+        found = box_sharpness(objective, 0.01, **options)
+        assert found.short == 0
+        assert found.values == pytest.approx(found.first_order, rel=1e-9)
+
+
+def test_the_loss_is_that_of_the_path_that_the_search_takes():
+    """The fast path of attention, which forward passes alone take, rounds otherwise; that is no rise."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = nn.TransformerEncoderLayer(16, 2, 32, batch_first=True).eval()
+        batches = [torch.randn(4, 5, 16)]
+    objective = Objective(model, lambda model, batch: model(batch).square().mean(), batches, parameters=["norm2.bias"])
+    assert box_sharpness(objective, 1e-3).loss == objective.value_and_gradient()[0]
+
+
+def test_the_deviation_is_that_of_the_trials():
+    found = box_sharpness(quadratic(torch.ones(20), torch.eye(20), None, 1.0), 1e-2, manifold=3)
+    assert found.deviation == pytest.approx(torch.tensor(found.values).double().std().item())
+    assert box_sharpness(quadratic([1.0], torch.eye(1)), 1e-2).deviation is None
+
+
+def test_without_scipy_it_says_what_to_install(monkeypatch):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(ModuleNotFoundError, match=r"pip install 'descend\[lab\]'"):
+        box_sharpness(quadratic([0.0], torch.eye(1)))
+
+
 def test_trials_have_an_interval():
     objective = quadratic(torch.ones(20), of_network(20) @ of_network(20), None, 1.0)
     found = box_sharpness(objective, 1e-2, manifold=3)
@@ -94,12 +138,14 @@ def test_a_loss_that_overflows_in_the_box_is_infinitely_sharp():
     [
         ({"eps": 0}, "eps is 0"),
         ({"eps": math.nan}, "eps is nan"),
+        ({"eps": "a"}, "eps is 'a'"),
         ({"manifold": 0}, "manifold is 0"),
         ({"manifold": 4}, "manifold is 4, but there are 3 weights"),
         ({"columns": "gaussian"}, "columns is 'gaussian'"),
         ({"trials": 0}, "trials is 0"),
         ({"iterations": 0}, "iterations is 0"),
         ({"nudge": 2}, "nudge is 2"),
+        ({"nudge": True}, "nudge is True"),
         ({"seed": "x"}, "seed is 'x'"),
     ],
 )
@@ -111,6 +157,13 @@ def test_wrong_arguments_of_the_box(options, words):
 def test_a_loss_that_is_not_finite_has_no_sharpness():
     with pytest.raises(ValueError, match="the loss at the weights is nan"):
         box_sharpness(quadratic([math.nan], torch.eye(1)))
+
+
+@pytest.mark.parametrize("loss", [-1.0, -3.0])
+def test_a_loss_of_minus_1_or_less_has_no_sharpness(loss):
+    """1 + f is what phi divides by."""
+    with pytest.raises(ValueError, match="must be above 0"):
+        box_sharpness(quadratic([0.0], torch.eye(1), None, loss))
 
 
 # ---- in a ball -------------------------------------------------------------------------------------------------------
@@ -138,6 +191,55 @@ def test_the_worst_case_of_a_linear_loss():
     assert worst_case(objective, 0.1, eta=0).rise == pytest.approx(0.1 * math.hypot(3 * 2, 4 * 0.5))
     assert worst_case(objective, 0.1, eta=1).rise == pytest.approx(0.1 * math.hypot(3 * 3, 4 * 1.5))
     assert worst_case(objective, 0.1, eta=0, norm="linf").rise == pytest.approx(0.1 * (6 + 2))
+
+
+def test_the_worst_case_of_a_separable_quadratic_in_a_cube():
+    """The maximum of a convex loss is at a corner, here that on the side of the gradient."""
+    at, curvature, slope = torch.tensor([0.3, -0.2, 0.5]).double(), torch.tensor([2.0, 3.0, 1.0]), [0.1, 0.2, -0.3]
+    objective = quadratic(at, torch.diag(curvature), slope)
+    for eta, stretch in ((None, torch.ones(3)), (0, at.abs()), (0.5, at.abs() + 0.5)):
+        corners = itertools.product((-0.5, 0.5), repeat=3)
+        highest = max(objective.value(at + stretch * torch.tensor(corner)) for corner in corners)
+        found = worst_case(objective, 0.5, eta=eta, norm="linf")
+        assert found.rise == pytest.approx(highest - objective.value(), rel=1e-9)
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_where_the_loss_is_not_finite_there_is_no_rise(value):
+    """A network that diverged is not flat."""
+    objective = quadratic([value], torch.eye(1))
+    for measure, options in ((worst_case, {}), (average, {}), (average, {"samples": 3})):
+        with pytest.raises(ValueError, match="the loss at the weights is not finite"):
+            measure(objective, 0.1, **options)
+
+
+def test_what_is_drawn_depends_on_the_seed_alone():
+    objective = quadratic(torch.zeros(30), of_network(30))
+    for measure in (
+        lambda seed: worst_case(objective, 0.1, steps=2, seed=seed).rise,
+        lambda seed: average(objective, 0.1, samples=3, seed=seed).rise,
+        lambda seed: box_sharpness(objective, 0.1, nudge=0.1, trials=1, iterations=1, seed=seed).mean,
+    ):
+        first = measure(0)
+        with torch.random.fork_rng():
+            torch.manual_seed(5)
+            assert measure(0) == first
+        assert measure(1) != first
+
+
+def test_with_recomputed_statistics_the_rise_is_from_the_loss_with_such():
+    """The statistics that the model keeps are not those of its weights: without noise to speak of nothing rises."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = nn.Sequential(nn.Linear(4, 8), nn.BatchNorm1d(8), nn.Linear(8, 2)).double()
+        batches = [(3 * torch.randn(16, 4).double() + 1, torch.randn(16, 2).double()) for _ in range(3)]
+    objective = Objective(model, supervised(mse_loss), batches, recompute=batches)
+    assert abs(objective.value() - objective.value(objective.weights())) > 0.01
+    assert abs(average(objective, 1e-6, samples=3).rise) < 1e-6
+    assert 0 < worst_case(objective, 1e-6, steps=2).rise < 1e-4
+    found = box_sharpness(objective, 1e-4)
+    assert found.loss == pytest.approx(objective.value(objective.weights()))
+    assert found.mean > 0
 
 
 def test_the_worst_case_of_a_quadratic_in_a_ball():
@@ -241,6 +343,18 @@ def test_each_result_states_its_invariances():
             assert found.conditions.examples == 11
 
 
+def test_with_weight_decay_nothing_is_invariant():
+    """A rescaling of layers changes the decay, and with it every rise."""
+    generator = torch.Generator().manual_seed(1)
+    batches = [(torch.randn(40, 5, generator=generator).double(), torch.randint(3, (40,), generator=generator))]
+    found = []
+    for alpha in (1, 10):
+        objective = Objective(Rescaled(alpha), supervised(cross_entropy), batches, weight_decay=0.01)
+        found.append(worst_case(objective, 0.1, eta=0, steps=5))
+        assert found[-1].invariances == average(objective, 0.1, eta=0, samples=2).invariances == ()
+    assert found[1].rise > 2 * found[0].rise
+
+
 def test_with_unit_logits_eta_0_forgets_the_scale_of_the_last_layer():
     generator = torch.Generator().manual_seed(1)
     batches = [(torch.randn(40, 5, generator=generator).double(), torch.randint(3, (40,), generator=generator))]
@@ -273,6 +387,7 @@ def test_nothing_is_left_behind():
         (worst_case, {"rho": 0}, "rho is 0"),
         (worst_case, {"rho": math.inf}, "rho is inf"),
         (worst_case, {"rho": 1, "eta": -1}, "eta is -1"),
+        (worst_case, {"rho": 1, "eta": "a"}, "eta is 'a'"),
         (worst_case, {"rho": 1, "norm": "l1"}, "norm is 'l1'"),
         (worst_case, {"rho": 1, "steps": 0}, "steps is 0"),
         (average, {"rho": "a"}, "rho is 'a'"),

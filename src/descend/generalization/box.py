@@ -6,8 +6,9 @@ columns and A+ its pseudo-inverse,
     C = { z : |z_i| <= eps (|(A+ x)_i| + 1) },      phi = 100 (max over z in C of f(x + A z) - f(x)) / (1 + f(x)).
 
 A is the identity, or drawn: then the search is on a random manifold through x. The maximum is searched by L-BFGS-B, so
-phi is a lower bound. No rescaling of layers leaves it alone: the box grows with the weights by its |x_i|, but not by
-its 1.
+phi is a lower bound; a poor one where gradients are small, as after a long training: first steps are then small too,
+however large the box is, and the iterations end before its edge. `first_order` beside `values` shows it. No rescaling
+of layers leaves phi alone: the box grows with the weights by its |x_i|, but not by its 1.
 """
 
 from __future__ import annotations
@@ -26,6 +27,8 @@ from descend.generalization.linear import Conditions
 from descend.generalization.objective import Objective
 
 Columns = Literal["normal", "unit"]
+_ROUNDING = 1 - 1e-6
+"""A loss that is linear in the box rises by what its gradient foretells, but for rounding."""
 
 
 @dataclass(frozen=True)
@@ -34,6 +37,7 @@ class BoxSharpness:
 
     Attributes:
         values: of each trial, in per cent.
+        first_order: the same of each trial by the gradient alone, which is followed to the corner of the box.
         loss: f(x).
         eps: size of the box.
         dimensions: of the space that was searched: n, or the p of a manifold.
@@ -41,11 +45,13 @@ class BoxSharpness:
         nudge: size of the random start, as a share of the box.
         evaluations: of the loss with its gradient, in all.
         stalled: trials whose search ended where it began: at a stationary point, where a nudge helps.
+        short: trials that found less than `first_order`; unless the loss bends down, the search ended too early.
         invariances: what leaves the measure unchanged; nothing does.
         conditions: what was measured.
     """
 
     values: list[float]
+    first_order: list[float]
     loss: float
     eps: float
     dimensions: int
@@ -53,6 +59,7 @@ class BoxSharpness:
     nudge: float
     evaluations: int
     stalled: int
+    short: int
     invariances: tuple[str, ...]
     conditions: Conditions
 
@@ -60,6 +67,13 @@ class BoxSharpness:
     def mean(self) -> float:
         """Over the trials."""
         return math.fsum(self.values) / len(self.values)
+
+    @property
+    def deviation(self) -> float | None:
+        """Of the trials, as the paper's tables have it; None where there is no interval."""
+        if self.interval is None:
+            return None
+        return mean_and_error(self.values)[1] * math.sqrt(len(self.values))
 
     @property
     def interval(self) -> tuple[float, float] | None:
@@ -95,15 +109,15 @@ def box_sharpness(
 
     Raises:
         ModuleNotFoundError: without SciPy.
-        ValueError: an argument makes no sense, or the loss at the weights is not finite.
+        ValueError: an argument makes no sense, or the loss at the weights is not finite, or -1 or less.
     """
     if importlib.util.find_spec("scipy") is None:
         raise ModuleNotFoundError(
             "box_sharpness needs scipy, of the lab extra: pip install 'descend[lab]'", name="scipy"
         )
-    if isinstance(eps, bool) or not 0 < eps < math.inf:
+    if isinstance(eps, bool) or not isinstance(eps, (int, float)) or not 0 < eps < math.inf:
         raise ValueError(f"eps is {eps!r}; give a finite number above 0, such as 1e-3")
-    if not 0 <= nudge <= 1:
+    if isinstance(nudge, bool) or not isinstance(nudge, (int, float)) or not 0 <= nudge <= 1:
         raise ValueError(f"nudge is {nudge!r}; give a share of the box, from 0 to 1")
     if columns not in ("normal", "unit"):
         raise ValueError(f'columns is {columns!r}; give "normal" or "unit"')
@@ -115,22 +129,28 @@ def box_sharpness(
     source = generator(seed)
     center = objective.weights()
     with objective.held():
-        loss = objective.value()
+        loss, gradient = objective.value_and_gradient(center)  # as the search sees it: forward passes alone may round
         if not math.isfinite(loss):
             raise ValueError(f"the loss at the weights is {loss}; there is nothing to measure a rise from")
-        found = [
-            _maximum(objective, center, loss, _frame(center, manifold, columns, source), eps, iterations, nudge, source)
-            for _ in range(count)
-        ]
+        if loss <= -1:
+            raise ValueError(f"the loss at the weights is {loss}; phi divides by 1 + loss, which must be above 0")
+        found = []
+        for _ in range(count):
+            frame = _frame(center, manifold, columns, source)
+            found.append(_maximum(objective, center, loss, gradient, frame, eps, iterations, nudge, source))
+    values = [100 * (best - loss) / (1 + loss) for best, _, _ in found]
+    foretold = [100 * rise / (1 + loss) for _, rise, _ in found]
     return BoxSharpness(
-        values=[100 * (best - loss) / (1 + loss) for best, _ in found],
+        values=values,
+        first_order=foretold,
         loss=loss,
         eps=eps,
         dimensions=objective.size if manifold is None else manifold,
         columns=None if manifold is None else columns,
         nudge=nudge,
-        evaluations=sum(evaluations for _, evaluations in found),
-        stalled=sum(best <= loss for best, _ in found),
+        evaluations=1 + sum(evaluations for _, _, evaluations in found),
+        stalled=sum(best <= loss for best, _, _ in found),
+        short=sum(value < _ROUNDING * rise for value, rise in zip(values, foretold, strict=True)),
         invariances=(),
         conditions=objective.conditions,
     )
@@ -148,17 +168,19 @@ def _maximum(
     objective: Objective,
     center: Tensor,
     loss: float,
+    gradient: Tensor,
     frame: Tensor | None,
     eps: float,
     iterations: int,
     nudge: float,
     source: torch.Generator,
-) -> tuple[float, int]:
-    """Return the largest loss that was seen in a box, and how often the loss was looked at."""
+) -> tuple[float, float, int]:
+    """Return the largest loss that was seen in a box, the rise that the gradient foretells, and how often it looked."""
     from scipy.optimize import minimize
 
     inner = center if frame is None else torch.linalg.lstsq(frame, center[:, None]).solution[:, 0]
     bounds = (eps * (inner.abs() + 1)).cpu()
+    foretold = float(bounds @ (gradient if frame is None else frame.T @ gradient).abs().cpu())
     best, evaluations = loss, 0
 
     def negative(place: Any) -> tuple[float, Any]:
@@ -176,4 +198,4 @@ def _maximum(
     start = nudge * bounds * (2 * torch.rand(len(bounds), generator=source, dtype=torch.float64) - 1)
     box = torch.stack([-bounds, bounds], 1).numpy()
     minimize(negative, start.numpy(), jac=True, method="L-BFGS-B", bounds=box, options={"maxiter": iterations})
-    return best, evaluations
+    return best, foretold, evaluations

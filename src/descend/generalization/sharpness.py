@@ -1,7 +1,8 @@
 """Sharpness in a ball: how far the loss rises at worst, and on average, plain and adaptive.
 
 With T = 1 a ball of weights; with T = diag(|w| + eta) the adaptive measures of Kwon et al. 2021, arXiv:2102.11600, and
-Andriushchenko et al. 2023, arXiv:2302.07011. Only eta = 0 is unchanged by a rescaling of layers.
+Andriushchenko et al. 2023, arXiv:2302.07011. Only eta = 0 is unchanged by a rescaling of layers,
+and that without weight decay in the loss, which such a rescaling changes.
 
     worst case   max { L(w + T u) - L(w) : ||u|| <= rho }
     average      E L(w + T u) - L(w),  u ~ N(0, rho^2)
@@ -100,7 +101,7 @@ def scale(objective: Objective, eta: float | None) -> Tensor:
     weights = objective.weights()
     if eta is None:
         return torch.ones_like(weights)
-    if isinstance(eta, bool) or not 0 <= eta < math.inf:
+    if isinstance(eta, bool) or not isinstance(eta, (int, float)) or not 0 <= eta < math.inf:
         raise ValueError(f"eta is {eta!r}; give None, or a finite number from 0 up, such as 0.01")
     if eta == 0:
         return weights.abs()
@@ -127,7 +128,7 @@ def worst_case(
         seed: of the start where the gradient is 0.
 
     Raises:
-        ValueError: an argument makes no sense.
+        ValueError: an argument makes no sense, or the loss at the weights is not finite.
     """
     _check_radius(rho)
     if norm not in ("l2", "linf"):
@@ -141,6 +142,7 @@ def worst_case(
 
     with objective.held():
         loss, slope = at(torch.zeros_like(center))
+        _check_finite(loss)
         is_stalled = not slope.any()
         if is_stalled:
             slope = torch.randn(len(center), generator=generator(seed), dtype=torch.float64).to(center.device)
@@ -185,7 +187,7 @@ def average(
         seed: of the noise.
 
     Raises:
-        ValueError: an argument makes no sense.
+        ValueError: an argument makes no sense, or the loss at the weights is not finite.
         NotConverged: the standard error is larger after max_samples; its `result` is what was reached.
     """
     _check_radius(rho)
@@ -195,7 +197,8 @@ def average(
     source = generator(seed)
     found: list[float] = []
     with objective.held():
-        loss = objective.value()
+        loss = objective.value(center)  # as of weights that moved: statistics may be recomputed for those
+        _check_finite(loss)
         while len(found) < limit:
             drawn = torch.randn(len(center), generator=source, dtype=torch.float64).to(center.device)
             move = rho * stretch * drawn
@@ -276,7 +279,7 @@ def _projected(place: Tensor, rho: float, norm: Norm) -> Tensor:
 
 
 def _invariances(objective: Objective, eta: float | None) -> tuple[str, ...]:
-    if eta != 0:
+    if eta != 0 or objective.weight_decay:
         return ()
     return (RESCALING, LAST_LAYER) if isinstance(objective.outputs, UnitLogits) else (RESCALING,)
 
@@ -284,6 +287,11 @@ def _invariances(objective: Objective, eta: float | None) -> tuple[str, ...]:
 def _check_radius(rho: object) -> None:
     if isinstance(rho, bool) or not isinstance(rho, (int, float)) or not 0 < rho < math.inf:
         raise ValueError(f"rho is {rho!r}; give a finite number above 0, such as 0.05")
+
+
+def _check_finite(loss: float) -> None:
+    if not math.isfinite(loss):
+        raise ValueError("the loss at the weights is not finite; there is nothing to measure a rise from")
 
 
 def _is_accurate(values: list[float], rtol: float) -> bool:
