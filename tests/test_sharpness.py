@@ -103,6 +103,23 @@ def test_the_loss_is_that_of_the_path_that_the_search_takes():
     assert box_sharpness(objective, 1e-3).loss == objective.value_and_gradient()[0]
 
 
+def test_the_highest_loss_that_was_seen_counts():
+    """A search on many waves may look at a place and come back to a lower one."""
+    for seed in range(8):
+        waves = 30 * torch.randn(12, 3, generator=torch.Generator().manual_seed(seed)).double()
+        objective, seen = quadratic([0.1, 0.2, 0.3], torch.zeros(3, 3)), []
+
+        def loss(model, batch, waves=waves, seen=seen):
+            value = 20 + torch.sin(waves @ model()).sum()
+            seen.append(value.item())
+            return value
+
+        objective._loss = loss
+        found = box_sharpness(objective, 0.3, iterations=1)
+        assert found.mean == pytest.approx(100 * (max(seen) - found.loss) / (1 + found.loss))
+        assert found.evaluations == len(seen)
+
+
 def test_the_deviation_is_that_of_the_trials():
     found = box_sharpness(quadratic(torch.ones(20), torch.eye(20), None, 1.0), 1e-2, manifold=3)
     assert found.deviation == pytest.approx(torch.tensor(found.values).double().std().item())
@@ -202,6 +219,18 @@ def test_the_worst_case_of_a_separable_quadratic_in_a_cube():
         highest = max(objective.value(at + stretch * torch.tensor(corner)) for corner in corners)
         found = worst_case(objective, 0.5, eta=eta, norm="linf")
         assert found.rise == pytest.approx(highest - objective.value(), rel=1e-9)
+
+
+@pytest.mark.parametrize("seed", [1, 2, 4, 7])
+def test_the_search_in_a_cube_goes_on_from_the_gradients_corner(seed):
+    """Weights that act on each other make another corner the highest."""
+    generator = torch.Generator().manual_seed(seed)
+    root, slope = torch.randn(4, 4, generator=generator).double(), 0.3 * torch.randn(4, generator=generator).double()
+    objective = quadratic(torch.zeros(4), root @ root.T, slope)
+    corners = [torch.tensor(corner).double() for corner in itertools.product((-0.5, 0.5), repeat=4)]
+    found = worst_case(objective, 0.5, norm="linf")
+    assert found.rise == pytest.approx(max(map(objective.value, corners)), rel=1e-9)
+    assert found.one_step < 0.9 * found.rise
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf])

@@ -45,7 +45,8 @@ class BoxSharpness:
         nudge: size of the random start, as a share of the box.
         evaluations: of the loss with its gradient, in all.
         stalled: trials whose search ended where it began: at a stationary point, where a nudge helps.
-        short: trials that found less than `first_order`; unless the loss bends down, the search ended too early.
+        short: trials that found less than `first_order`; unless the loss bends down, the search ended too early. That
+            there are none proves nothing: where the loss bends up, its maximum may be far above `first_order`.
         invariances: what leaves the measure unchanged; nothing does.
         conditions: what was measured.
     """
