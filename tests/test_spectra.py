@@ -75,6 +75,15 @@ def test_no_ghosts_in_long_runs():
     )
 
 
+def test_tight_clusters_keep_the_basis_orthogonal():
+    """Products that nearly lie in the basis lose their digits; orthogonalizing them once ends in nonsense."""
+    clusters = [1e-9 * torch.arange(20).double() + middle for middle in (1.0, 1e2, 1e4)]
+    values = torch.cat([*clusters, torch.linspace(-1e-6, 1e-6, 40).double()])
+    found = top_eigenvalues(DenseMap(rotated(values)), 60, rtol=1e-8, max_products=100)
+    torch.testing.assert_close(found.vectors.T @ found.vectors, torch.eye(60).double(), atol=1e-12, rtol=0)
+    torch.testing.assert_close(torch.tensor(found.values[:20]).double(), clusters[2].flip(0), rtol=1e-9, atol=0)
+
+
 def test_a_noisy_map_has_true_residuals():
     """What rounding to bfloat16 does: the residual stops falling, and says so."""
     dense = DenseMap(of_network(100), noise=1e-3)
@@ -202,6 +211,16 @@ def test_hutch_pp_gains_where_few_eigenvalues_hold_the_trace():
     better = trace(DenseMap(matrix), "hutch++", probes=60)
     assert better.standard_error < 0.05 * plain.standard_error
     assert better.value == pytest.approx(matrix.trace().item(), rel=1e-3)
+
+
+def test_the_accuracy_of_hutch_pp_is_that_of_the_whole_trace():
+    """What is left beside the subspace may be far from accurate by itself."""
+    values = torch.cat([torch.linspace(100, 50, 8), torch.randn(92, generator=torch.Generator().manual_seed(0))])
+    found = trace(DenseMap(rotated(values)), "hutch++", rtol=0.05)
+    left = found.value - values[:8].sum().item()
+    assert found.samples == 30
+    assert found.standard_error <= 0.05 * found.value
+    assert found.standard_error > 0.05 * abs(left)
 
 
 def test_probes_are_multiplied_together():

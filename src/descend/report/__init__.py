@@ -85,18 +85,19 @@ def write_search(run: Path | str, out: Path | str | None = None) -> Path:
     return _write(path, "search.html", out, read, "search_page")
 
 
-def write_diagnosis(run: Path | str) -> Path:
+def write_diagnosis(run: Path | str, out: Path | str | None = None) -> Path:
     """Write the pages of a finished diagnosis from its `diagnosis.json`, and return the path of the first of them.
 
-    `diagnosis.html` leads to a page for each instrument, beside it. The same results give the same bytes. Pages that
-    are there are replaced, each in one step, the first one last.
+    The first leads to a page for each instrument, beside it: `diagnosis.html` to `diagnosis-trace.html`. The same
+    results give the same bytes. Pages that are there are replaced, each in one step, the first one last.
 
     Args:
         run: the directory of the run, or the `diagnosis.json` in it.
+        out: the HTML file of the first page; by default `diagnosis.html` in the directory of the run.
 
     Raises:
-        FileNotFoundError: there is no run, or it is not finished.
-        ValueError: the results are damaged or of a newer format.
+        FileNotFoundError: there is no run, or it is not finished, or the folder of `out` is missing.
+        ValueError: the results are damaged or of a newer format; or `out` is no HTML file.
         OSError: a page cannot be written.
         ModuleNotFoundError: without the `lab` extra.
     """
@@ -104,14 +105,15 @@ def write_diagnosis(run: Path | str) -> Path:
     from descend.report.diagnosis_reading import read
 
     path = files.document_of(Path(run), "diagnosis.json", "a finished diagnosis")
+    target = path.with_name("diagnosis.html") if out is None else files.page_at(Path(out))
     results = read(path)
     try:
         from descend.report.diagnosis_page import pages
     except ModuleNotFoundError as error:
         raise _needs(error) from None
-    for name, text in pages(results).items():
-        files.write(path.with_name(name), text)
-    return path.with_name("diagnosis.html")
+    for name, text in pages(results, target.stem).items():
+        files.write(target.with_name(name), text)
+    return target
 
 
 def _write(path: Path, usual: str, out: Path | str | None, read: Callable[[Path], Any], module: str) -> Path:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -10,17 +11,24 @@ import altair as alt
 from markupsafe import Markup
 
 from descend.report import axes
-from descend.report.diagnosis_results import Density, InTraining, Line, Rescaling, Watched
+from descend.report.diagnosis_measures import Density
+from descend.report.diagnosis_results import InTraining, Line, Rescaling, Watched
 from descend.report.formats import number
 from descend.report.span import Span
-from descend.report.svg import FAINT, MUTED, PAPER, Frame, color, dash, inline
+from descend.report.svg import FAINT, MUTED, PAPER, Frame, color, inline
 
 _WIDE = Frame(640, 300, left=52, right=18, top=12, bottom=36)
 _SMALL = Frame(420, 250, left=52, right=18, top=12, bottom=36)
 _ROW = 24
 _Z = 1.96
-_FLOOR = 1e-4
-"""Of a density's highest value: what is lower is not drawn."""
+_FLOOR, _LEAST = 1e-3, 1e-9
+"""Of a density's highest value: from where on it is drawn at least, and at most."""
+_CHORD = 60
+_SHORT = (
+    "datum.value == 0 || (abs(datum.value) >= 1e-3 && abs(datum.value) < 1e6) ? format(datum.value, '.4~g') "
+    ": replace(format(datum.value, '.3~e'), 'e+', 'e')"
+)
+"""How an axis writes numbers: with an exponent where they would be long."""
 
 
 @dataclass(frozen=True)
@@ -53,44 +61,57 @@ def rows(found: Sequence[Row], label: str) -> Markup | None:
     base = alt.Chart(alt.InlineData(lines)).encode(
         y=alt.Y("place:Q", scale=axes.rows_scale(len(lines)), axis=axes.NOTHING)
     )
-    behind, before = axes.rows_marks(base, span, frame)
+    (guides, bars), (points, *texts) = axes.rows_marks(base, span, frame)
+    layers = [guides, bars.encode(x=_reading(span, "low")), points.encode(x=_reading(span, "value")), *texts]
     said = "; ".join(f"{row.title} {number(row.value)} [{number(row.low)}, {number(row.high)}]" for row in found)
-    return inline([*behind, *before], frame, f"{label}: {said}.")
+    return inline(layers, frame, f"{label}: {said}.")
 
 
 def density(found: Density) -> Markup | None:
-    """The density on a logarithmic scale: the mean of the draws, and the band of its 95 % interval."""
+    """The density on a logarithmic scale: the mean of the draws, and the band of its 95 % interval.
+
+    What is much lower than a single eigenvalue, and than the highest value, is left out.
+    """
     known = [
-        (at, value, error or 0.0)
+        (at, value, error or 0.0) if value is not None else None
         for at, value, error in zip(found.grid, found.values, found.errors, strict=True)
-        if value is not None
     ]
-    top = max((value for _, value, _ in known), default=0.0)
+    top = max((each[1] for each in known if each is not None), default=0.0)
     if top <= 0:
         return None
-    floor = _FLOOR * top
+    single = 1 / (found.setting.parameters * found.width * math.sqrt(2 * math.pi))
+    floor = max(min(_FLOOR * top, single / 4), _LEAST * top)
     span = Span(floor, 2 * top, log=True)
-    data = [
-        {
-            "at": at,
-            "value": max(value, floor),
-            "low": max(value - _Z * error, floor),
-            "high": max(value + _Z * error, floor),
-        }
-        for at, value, error in known
+    band = [
+        {"at": at, "low": max(value - _Z * error, floor), "high": max(value + _Z * error, floor)}
+        for at, value, error in (each for each in known if each is not None)
     ]
-    across = Span(found.grid[0], found.grid[-1])
-    x = _x(across, "eigenvalue")
-    base = alt.Chart(alt.InlineData(data)).encode(x=x)
+    line = [
+        {"at": at, "value": None if each is None or each[1] < floor else each[1]}
+        for at, each in zip(found.grid, known, strict=True)
+    ]
+    x = _x(Span(found.grid[0], found.grid[-1]), "eigenvalue")
     layers = [
-        base.mark_area(color=color(0), opacity=0.25).encode(y=axes.y(span, "low"), y2="high:Q"),
-        base.mark_line(color=color(0), strokeWidth=1.6).encode(y=axes.y(span, "value")),
+        alt.Chart(alt.InlineData(band))
+        .mark_area(color=color(0), opacity=0.25)
+        .encode(x=x, y=_y(span, "low"), y2="high:Q"),
+        alt.Chart(alt.InlineData(_pieces(line)))
+        .mark_line(color=color(0), strokeWidth=1.6)
+        .encode(x=x, y=_y(span, "value"), detail="piece:N"),
     ]
+    if floor < single < top:
+        alone = alt.Chart(alt.InlineData([{"value": single, "text": "one eigenvalue"}])).encode(y=_y(span, "value"))
+        layers += [
+            alone.mark_rule(color=MUTED, strokeDash=[2, 3]).encode(x=alt.value(0), x2=alt.value(_WIDE.plot_width)),
+            alone.mark_text(color=MUTED, align="right", dy=-6).encode(
+                x=alt.value(_WIDE.plot_width * 0.7), text="text:N"
+            ),
+        ]
     label = f"Spectral density of the {found.matrix}, from {number(found.grid[0])} to {number(found.grid[-1])}."
     return inline(layers, _WIDE, label)
 
 
-def rescaling(found: Rescaling) -> tuple[Markup, list[tuple[str, int]]] | None:
+def rescaling(found: Rescaling) -> tuple[Markup, list[tuple[str, int, bool]]] | None:
     """Each measure relative to that of the solution itself, against alpha; and which line is which."""
     original = next((row.measures for row in found.rows if row.alpha == 1), None)
     if original is None:
@@ -98,10 +119,10 @@ def rescaling(found: Rescaling) -> tuple[Markup, list[tuple[str, int]]] | None:
     own = {name: value for name, value in original.items() if value}
     names = list(own)
     ratios = [
-        (row.alpha, name, value / own[name])
+        (row.alpha, name, ratio)
         for name in names
         for row in found.rows
-        if (value := row.measures.get(name)) is not None and value / own[name] > 0
+        if (value := row.measures.get(name)) is not None and (ratio := value / own[name]) > 0
     ]
     if not ratios:
         return None
@@ -113,88 +134,105 @@ def rescaling(found: Rescaling) -> tuple[Markup, list[tuple[str, int]]] | None:
     across = Span.around([row.alpha for row in found.rows], log=True)
     axis = alt.Axis(grid=False, values=[row.alpha for row in found.rows], title="alpha", titlePadding=4, format="~g")
     x = alt.X("alpha:Q", scale=axes.scale(across), axis=axis)
-    base = alt.Chart(alt.InlineData(data)).encode(x=x, y=axes.y(span, "value"), color=axes.hue(), detail="name:N")
-    dashed = [
-        base.mark_line(strokeWidth=1.8, strokeDash=[5, 3] if name in found.invariant else [1, 0]).transform_filter(
-            alt.datum.name == name
+    base = alt.Chart(alt.InlineData(data)).encode(x=x, y=_y(span, "value"), color=axes.hue(), detail="name:N")
+    lines = [
+        base.mark_line(strokeWidth=1.8, strokeDash=[5, 3] if is_dashed else [1, 0]).transform_filter(
+            alt.FieldOneOfPredicate("name", several)
         )
-        for name in names
+        for is_dashed in (False, True)
+        if (several := [name for name in names if (name in found.invariant) == is_dashed])
     ]
+    points = base.mark_point(filled=True, size=26, opacity=1)
     said = "; ".join(f"{name} at alpha {alpha:g}: {ratio:.3g} times" for alpha, name, ratio in ratios)
-    chart = inline(
-        [*dashed, base.mark_point(filled=True, size=26, opacity=1)], _WIDE, f"Measures against alpha: {said}."
-    )
-    return chart, [(name, hue) for hue, name in enumerate(names)]
+    chart = inline([*lines, points], _WIDE, f"Measures against alpha: {said}.")
+    return chart, [(name, hue, name in found.invariant) for hue, name in enumerate(names)]
 
 
-def line(found: Line, values: Sequence[float | None], name: str) -> Markup | None:
+def line(found: Line, values: Sequence[float | None], name: str, *, is_alone: bool = False) -> Markup | None:
     """Loss or error on a line; dotted what it would be without a barrier."""
     known = [value for value in values if value is not None]
     if not known:
         return None
     span = Span.around(known)
     rows = [
-        {"at": at, "value": span.cut(value)}
+        {"at": at, "value": None if value is None else span.cut(value)}
         for at, value in zip(found.amounts, values, strict=True)
-        if value is not None
     ]
-    across = Span(found.amounts[0], found.amounts[-1])
-    x = _x(across, _across(found))
-    base = alt.Chart(alt.InlineData(rows)).encode(x=x, y=axes.y(span, "value"))
+    x, y = _x(Span(found.amounts[0], found.amounts[-1]), _across(found)), _y(span, "value")
+    base = alt.Chart(alt.InlineData(_pieces(rows))).encode(x=x, y=y)
     layers = [
-        base.mark_line(color=color(0), strokeWidth=1.7),
+        base.mark_line(color=color(0), strokeWidth=1.7).encode(detail="piece:N"),
         base.mark_point(fill=PAPER, stroke=color(0), size=22, strokeWidth=1.3, opacity=1),
     ]
-    start, end = values[0], values[-1]
-    if found.ends and start is not None and end is not None:
-        chord = [{"at": 0.0, "value": start}, {"at": 1.0, "value": end}]
-        straight = alt.Chart(alt.InlineData(chord)).encode(x=x, y=axes.y(span, "value"))
+    chord = [row for row in _chord(found, values) if span.low <= row["value"] <= span.high]
+    if chord:
+        straight = alt.Chart(alt.InlineData(chord)).encode(x=x, y=y)
         layers.insert(0, straight.mark_line(color=MUTED, strokeWidth=1, strokeDash=[2, 3]))
     said = ", ".join("not finite" if value is None else f"{value:.3g}" for value in values)
-    return inline(layers, _SMALL, f"{name} on the {found.title}: {said}.")
+    return inline(layers, _WIDE if is_alone else _SMALL, f"{name}, {found.title}: {said}.")
 
 
 def _across(found: Line) -> str:
     return f"0: {found.ends[0]}; 1: {found.ends[1]}" if found.ends else "amount of the direction"
 
 
-def series(
-    found: Sequence[Watched], title: str, steps: int, threshold: Sequence[Sequence[float]] = ()
-) -> Markup | None:
+def _chord(found: Line, values: Sequence[float | None]) -> list[dict[str, float]]:
+    """The straight line between what stands at the ends; close enough that it bends rightly on a logarithmic scale."""
+    at = dict(zip(found.amounts, values, strict=True))
+    start, end = at.get(0.0), at.get(1.0)
+    if not found.ends or start is None or end is None:
+        return []
+    shares = [place / _CHORD for place in range(_CHORD + 1)]
+    return [{"at": share, "value": (1 - share) * start + share * end} for share in shares]
+
+
+def series(found: Sequence[Watched], name: str, steps: int, threshold: Sequence[Sequence[float]] = ()) -> Markup | None:
     """A quantity in training, with its errors; hollow where it did not converge, dashed the threshold of stability."""
-    known = [one for one in found if one.value is not None]
-    if not known:
+    values = [one.value for one in found if one.value is not None]
+    if not values:
         return None
-    ends = [
-        value
-        for one in known
-        for value in (one.value - _Z * (one.error or 0.0), one.value + _Z * (one.error or 0.0))  # type: ignore[operator]
-    ]
-    span = Span.near([[one.value] for one in known if one.value is not None], also=ends)
-    data = [
-        {
-            "step": one.step,
-            "value": span.cut(one.value),  # type: ignore[arg-type]
-            "low": span.cut(one.value - _Z * (one.error or 0.0)),  # type: ignore[operator]
-            "high": span.cut(one.value + _Z * (one.error or 0.0)),  # type: ignore[operator]
-            "fill": color(0) if one.converged else PAPER,
-        }
-        for one in known
-    ]
-    base = alt.Chart(alt.InlineData(data)).encode(x=axes.steps(steps))
+    # A residual bounds an eigenvalue's error; a standard error does not.
+    factor = 1.0 if "eigenvalue" in name else _Z
+    span = _series_span(found, factor, [limit for _, limit in threshold])
+    data = [_placed(one, factor, span) for one in found]
+    x, y = axes.steps(steps), _y(span, "value")
+    base = alt.Chart(alt.InlineData(_pieces(data))).encode(x=x)
     layers = [
-        base.mark_rule(color=color(0), opacity=0.3, strokeWidth=2).encode(y=axes.y(span, "low"), y2="high:Q"),
-        base.mark_line(color=color(0), strokeWidth=1, opacity=0.6).encode(y=axes.y(span, "value")),
-        base.mark_point(stroke=color(0), size=20, opacity=1).encode(
-            y=axes.y(span, "value"), fill=alt.Fill("fill:N", scale=axes.NOTHING)
-        ),
+        base.mark_rule(color=color(0), opacity=0.35, strokeWidth=3).encode(y=_y(span, "low"), y2="high:Q"),
+        base.mark_line(color=color(0), strokeWidth=1, opacity=0.6).encode(y=y, detail="piece:N"),
+        base.mark_point(stroke=color(0), size=24, opacity=1).encode(y=y, fill=alt.Fill("fill:N", scale=axes.NOTHING)),
     ]
-    inside = [{"step": at, "value": value} for at, value in threshold if span.low <= value <= span.high]
-    if inside:
-        edge = alt.Chart(alt.InlineData(inside)).encode(x=axes.steps(steps), y=axes.y(span, "value"))
-        layers.insert(0, edge.mark_line(color=MUTED, strokeDash=dash(8), strokeWidth=1.2))
+    limits = [{"step": at, "value": limit} for at, limit in threshold]
+    if limits:
+        # One that does not change is drawn from the first step to the last.
+        if len({limit["value"] for limit in limits}) == 1:
+            limits = [{**limits[0], "step": 0.0}, {**limits[0], "step": float(steps)}]
+        edge = alt.Chart(alt.InlineData(limits)).encode(x=x, y=y)
+        layers.insert(0, edge.mark_line(color=MUTED, strokeDash=[5, 3], strokeWidth=1.2))
+    known = [one for one in found if one.value is not None]
     said = ", ".join(f"step {one.step} {number(one.value)}" for one in known[:: max(1, len(known) // 20)])
-    return inline(layers, _SMALL, f"{title} in training: {said}.")
+    return inline(layers, _SMALL, f"{QUANTITIES.get(name, name)} in training: {said}.")
+
+
+def _series_span(found: Sequence[Watched], factor: float, limits: Sequence[float]) -> Span:
+    """All values and the threshold; of the errors as much as is not far."""
+    values = [one.value for one in found if one.value is not None]
+    whole = Span.around([*values, *limits])
+    if whole.log:
+        return whole
+    ends = [
+        one.value + sign * factor * (one.error or 0.0) for one in found if one.value is not None for sign in (-1, 1)
+    ]
+    return Span.near([[value] for value in values], always=limits, also=ends)
+
+
+def _placed(one: Watched, factor: float, span: Span) -> dict[str, Any]:
+    if one.value is None:
+        return {"step": one.step, "value": None}
+    reach = factor * (one.error or 0.0)
+    ends = {"value": one.value, "low": one.value - reach, "high": one.value + reach}
+    cut = {name: span.cut(value) for name, value in ends.items()}
+    return {"step": one.step, **cut, "fill": color(0) if one.converged else PAPER}
 
 
 def losses(found: InTraining) -> Markup | None:
@@ -204,14 +242,38 @@ def losses(found: InTraining) -> Markup | None:
         return None
     span = Span.around(values)
     data = [{"step": step, "value": span.cut(value)} for step, value in found.losses]
-    base = alt.Chart(alt.InlineData(data)).encode(x=axes.steps(found.steps), y=axes.y(span, "value"))
+    base = alt.Chart(alt.InlineData(data)).encode(x=axes.steps(found.steps), y=_y(span, "value"))
     said = f"from {number(values[0])} to {number(values[-1])}"
     return inline([base.mark_line(color=FAINT, strokeWidth=1.2)], _SMALL, f"Training loss of single batches, {said}.")
+
+
+def _pieces(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The rows that have a value, each with the number of its piece: lines end where something is not finite."""
+    pieces, piece = [], 0
+    for row in rows:
+        if row["value"] is None:
+            piece += 1
+        else:
+            pieces.append({**row, "piece": piece})
+    return pieces
+
+
+def _reading(span: Span, field: str) -> alt.X:
+    """The axis under rows, with few numbers where it is logarithmic."""
+    ticks: dict[str, Any] = {"values": span.ticks(5)} if span.log else {"tickCount": 5}
+    axis = alt.Axis(**ticks, title=axes.NOTHING, labelExpr=_SHORT, labelFlush=False)
+    return alt.X(f"{field}:Q", scale=axes.scale(span), axis=axis)
 
 
 def _x(span: Span, title: str) -> alt.X:
     axis = alt.Axis(grid=False, tickCount=7, title=title, titlePadding=4, format=".4~g", labelFlush=False)
     return alt.X("at:Q", scale=axes.scale(span), axis=axis)
+
+
+def _y(span: Span, field: str) -> alt.Y:
+    """A vertical axis whose numbers are short, however small."""
+    ticks: dict[str, Any] = {"values": span.ticks(5)} if span.log else {"tickCount": 5}
+    return axes.y(span, field, axis=alt.Axis(**ticks, title=axes.NOTHING, labelExpr=_SHORT))
 
 
 QUANTITIES: Mapping[str, str] = {
@@ -221,8 +283,3 @@ QUANTITIES: Mapping[str, str] = {
     "preconditioned_eigenvalue": "Largest eigenvalue, preconditioned",
 }
 """What quantities in training are called."""
-
-
-def known(values: Mapping[str, Any]) -> list[str]:
-    """The quantities that are drawn, in their order."""
-    return [name for name in QUANTITIES if name in values]

@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass
 
-from markupsafe import Markup
-
-from descend.report.diagnosis_parts import PARTS, Part
+from descend.report.diagnosis_instruments import INSTRUMENTS, Instrument
+from descend.report.diagnosis_parts import Part
 from descend.report.diagnosis_results import Diagnosis
 from descend.report.template import template
-
-OVERVIEW = "diagnosis.html"
 
 
 @dataclass(frozen=True)
@@ -20,25 +16,16 @@ class Page:
     """The page of an instrument.
 
     Attributes:
-        name: of the instrument.
-        title: of the page.
-        lead: what it measures, and how to read it.
-        source: where it is from.
+        file: its name, beside the overview.
+        instrument: what it is of.
         parts: its charts and tables.
         caveats: its own, then those of all.
     """
 
-    name: str
-    title: str
-    lead: str
-    source: str
+    file: str
+    instrument: Instrument
     parts: list[Part]
-    caveats: list[str] = field(default_factory=list)
-
-    @property
-    def file(self) -> str:
-        """Its file, beside the overview."""
-        return f"diagnosis-{self.name}.html"
+    caveats: list[str]
 
     @property
     def line(self) -> str:
@@ -46,40 +33,39 @@ class Page:
         return self.parts[0].line
 
 
-def pages(results: Diagnosis) -> dict[str, str]:
-    """The text of each page by its file, the overview last."""
-    found = list(_pages(results))
+def pages(results: Diagnosis, stem: str = "diagnosis") -> dict[str, str]:
+    """The text of each page by its file, the overview last.
+
+    Args:
+        results: of the diagnosis.
+        stem: of the overview's file, with which the others begin.
+    """
+    found = dict(_pages(results, stem))
+    overview = f"{stem}.html"
     rendered = {
-        page.file: template("diagnosis_instrument.html").render(results=results, page=page, pages=found)
-        for page in found
+        page.file: template("diagnosis_instrument.html").render(
+            results=results, page=page, pages=list(found.values()), overview=overview
+        )
+        for page in found.values()
     }
     without = {
-        title: results.caveats.get(name, ["It was not asked for."])
-        for name, (title, *_) in PARTS.items()
-        if name not in [page.name for page in found]
+        instrument.title: results.caveats.get(name) or ["It was not asked for."]
+        for name, instrument in INSTRUMENTS.items()
+        if name not in found
     }
-    overview = template("diagnosis.html").render(
+    rendered[overview] = template("diagnosis.html").render(
         results=results,
         manifest=results.manifest,
-        pages=found,
+        pages=list(found.values()),
         without=without,
         caveats=results.caveats.get("all", []),
-        options=_options(results),
     )
-    return {**rendered, OVERVIEW: overview}
+    return rendered
 
 
-def _pages(results: Diagnosis) -> Iterator[Page]:
-    for name, (title, lead, source, make) in PARTS.items():
-        parts = make(results)
+def _pages(results: Diagnosis, stem: str) -> Iterator[tuple[str, Page]]:
+    common = results.caveats.get("all", [])
+    for name, instrument in INSTRUMENTS.items():
+        parts = instrument.parts(results)
         if parts:
-            caveats = [*results.caveats.get(name, []), *results.caveats.get("all", [])]
-            yield Page(name, title, lead, source, parts, caveats)
-
-
-def _options(results: Diagnosis) -> dict[str, Any]:
-    """The options as words: a training or a checkpoint in a line."""
-    return {name: value for name, value in results.manifest.options.items() if not isinstance(value, (list, dict))}
-
-
-__all__ = ["OVERVIEW", "Markup", "Page", "pages"]
+            yield name, Page(f"{stem}-{name}.html", instrument, parts, [*results.caveats.get(name, []), *common])

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 
 from descend.report.decoding import decode
-from descend.report.diagnosis_results import FORMAT, Diagnosis
+from descend.report.diagnosis_measures import Density
+from descend.report.diagnosis_results import FORMAT, Diagnosis, Line, Surface
 from descend.report.files import document
 
 
@@ -32,27 +35,60 @@ def _damaged(path: Path, why: str) -> str:
 
 
 def _check(results: Diagnosis) -> None:
-    """Raise ValueError where numbers that belong together do not."""
+    """Raise ValueError where numbers that belong together do not, or where nothing could be drawn."""
     if not results.solutions:
         raise ValueError("solutions is empty")
     for index, one in enumerate(results.spectra):
         if len(one.values) != len(one.residuals):
             raise ValueError(f"spectra[{index}] has {len(one.values)} values and {len(one.residuals)} residuals")
     for index, density in enumerate(results.densities):
-        if not len(density.grid) == len(density.values) == len(density.errors) or len(density.grid) < 2:
-            raise ValueError(f"densities[{index}] has a grid, values and errors of different lengths")
+        _check_density(density, f"densities[{index}]")
+    if results.rescaling is not None:
+        alphas = [row.alpha for row in results.rescaling.rows]
+        if alphas and (min(alphas) <= 0 or not _rises(alphas)):
+            raise ValueError("rescaling.rows has values of alpha that are not positive and rising")
     for index, line in enumerate(results.lines):
-        if (
-            len(line.amounts) != len(line.losses)
-            or len(line.amounts) < 2
-            or (line.errors and len(line.errors) != len(line.amounts))
-        ):
-            raise ValueError(f"lines[{index}] has amounts, losses and errors of different lengths")
-        if len(line.ends) not in (0, 2):
-            raise ValueError(f"lines[{index}].ends has {len(line.ends)} names, not none or two")
+        _check_line(line, f"lines[{index}]")
     for index, surface in enumerate(results.surfaces):
-        is_grid = len(surface.losses) == len(surface.ys) and all(len(row) == len(surface.xs) for row in surface.losses)
-        if not is_grid or min(len(surface.xs), len(surface.ys)) < 2:
-            raise ValueError(f"surfaces[{index}].losses is no grid of xs and ys")
-        if any(len(point) != 4 for point in surface.way):
-            raise ValueError(f"surfaces[{index}].way has a point that is not step, x, y and distance")
+        _check_surface(surface, f"surfaces[{index}]")
+    for index, training in enumerate(results.training):
+        if training.steps < 1:
+            raise ValueError(f"training[{index}].steps is {training.steps}, not a number of steps")
+        for name, points in (("losses", training.losses), ("threshold", training.threshold)):
+            if any(len(point) != 2 for point in points):
+                raise ValueError(f"training[{index}].{name} has a point that is not step and value")
+
+
+def _check_density(density: Density, place: str) -> None:
+    if not len(density.grid) == len(density.values) == len(density.errors) or len(density.grid) < 2:
+        raise ValueError(f"{place} has a grid, values and errors of different lengths, or of fewer than two points")
+    if len(density.moments) != len(density.moment_errors):
+        raise ValueError(f"{place} has {len(density.moments)} moments and {len(density.moment_errors)} errors of them")
+    if not _rises(density.grid):
+        raise ValueError(f"{place}.grid does not rise")
+    if density.width <= 0 or density.setting.parameters < 1:
+        raise ValueError(f"{place} has a width or a number of parameters that is not positive")
+
+
+def _check_line(line: Line, place: str) -> None:
+    errors = len(line.errors) or len(line.amounts)
+    if not len(line.amounts) == len(line.losses) == errors or len(line.amounts) < 2:
+        raise ValueError(f"{place} has amounts, losses and errors of different lengths, or of fewer than two points")
+    if not _rises(line.amounts):
+        raise ValueError(f"{place}.amounts do not rise")
+    if len(line.ends) not in (0, 2):
+        raise ValueError(f"{place}.ends has {len(line.ends)} names, not none or two")
+
+
+def _check_surface(surface: Surface, place: str) -> None:
+    is_grid = len(surface.losses) == len(surface.ys) and all(len(row) == len(surface.xs) for row in surface.losses)
+    if not is_grid or min(len(surface.xs), len(surface.ys)) < 2:
+        raise ValueError(f"{place}.losses is no grid of xs and ys")
+    if not _rises(surface.xs) or not _rises(surface.ys):
+        raise ValueError(f"{place} has xs or ys that do not rise")
+    if any(len(point) != 4 for point in surface.way):
+        raise ValueError(f"{place}.way has a point that is not step, x, y and distance")
+
+
+def _rises(values: Sequence[float]) -> bool:
+    return all(before < after for before, after in pairwise(values))

@@ -227,7 +227,7 @@ def _findings(found: Mapping[str, Any]) -> list[str]:
         if line.get("barrier") is not None:
             said.append(
                 f"On the straight line from {line['ends'][0]} to {line['ends'][1]} the validation loss rises "
-                f"{line['barrier']:.3g} above its ends."
+                f"{line['barrier']:.3g} above the straight line between its ends."
             )
     for one in found["training"]:
         said.append(

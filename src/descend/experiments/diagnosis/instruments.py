@@ -254,7 +254,7 @@ def _sharpness(objective: Objective, measure: str, size: float, eta: float | Non
             "trials": len(box.values),
             "stalled": box.stalled > 0,
             "invariances": list(box.invariances),
-            "notes": [],
+            "notes": ["the gradient alone foretells more: the search ended too early"] if box.short else [],
         }
     if measure == "worst case":
         worst = worst_case(objective, size, eta=eta, seed=SEED)
