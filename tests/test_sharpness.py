@@ -15,6 +15,7 @@ from descend.generalization import (
     Objective,
     average,
     box_sharpness,
+    slice_line,
     supervised,
     unit_logits,
     worst_case,
@@ -117,7 +118,7 @@ def test_the_highest_loss_that_was_seen_counts():
         objective._loss = loss
         found = box_sharpness(objective, 0.3, iterations=1)
         assert found.mean == pytest.approx(100 * (max(seen) - found.loss) / (1 + found.loss))
-        assert found.evaluations == len(seen)
+        assert found.evaluations == len(seen) - 2  # before and after, to see that the data repeat
 
 
 def test_the_deviation_is_that_of_the_trials():
@@ -130,6 +131,49 @@ def test_without_scipy_it_says_what_to_install(monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(ModuleNotFoundError, match=r"pip install 'descend\[lab\]'"):
         box_sharpness(quadratic([0.0], torch.eye(1)))
+
+
+def test_a_second_search_goes_on_where_gradients_are_small():
+    """A loss that is flat at the weights and steep at the edge of the box: ten iterations begin with small steps."""
+    objective = quadratic([0.0, 0.0], torch.zeros(2, 2))
+    objective._loss = lambda model, batch: torch.exp(400 * model() - 30).sum()
+    found = box_sharpness(objective, 0.1, iterations=2, ascent_steps=20)
+    corner = 100 * (objective.value(torch.full((2,), 0.1).double()) - found.loss) / (1 + found.loss)
+    assert found.values[0] < 0.01 * corner
+    assert found.ascended == pytest.approx([corner])
+    assert box_sharpness(objective, 0.1).ascended == []
+
+
+@pytest.mark.parametrize("manifold", [None, 3])
+def test_the_second_search_reaches_the_corner_of_a_convex_loss(manifold):
+    matrix = of_network(20) @ of_network(20)
+    objective = quadratic(torch.ones(20), matrix, None, 1.0)
+    found = box_sharpness(objective, 1e-2, manifold=manifold, trials=2, ascent_steps=20)
+    for first, second in zip(found.values, found.ascended, strict=True):
+        assert second >= first
+        assert second == pytest.approx(first, rel=1e-2)
+
+
+def test_data_that_change_are_refused_where_all_weights_move():
+    class Drawn:
+        source = torch.Generator().manual_seed(0)
+
+        def __iter__(self):
+            yield torch.randn(4, 2, generator=self.source).double()
+
+    def loss(model, batch):
+        return (batch @ model()).square().mean()
+
+    for measure in (
+        box_sharpness,
+        lambda objective: worst_case(objective, 0.1),
+        lambda objective: average(objective, 0.1, samples=2),
+        lambda objective: slice_line(objective, torch.ones(2), [0.0, 1.0]),
+    ):
+        objective = quadratic([1.0, 1.0], torch.zeros(2, 2))
+        objective._loss, objective.batches = loss, Drawn()
+        with pytest.raises(ValueError, match="the same in every pass"):
+            measure(objective)
 
 
 def test_trials_have_an_interval():
@@ -161,6 +205,7 @@ def test_a_loss_that_overflows_in_the_box_is_infinitely_sharp():
         ({"columns": "gaussian"}, "columns is 'gaussian'"),
         ({"trials": 0}, "trials is 0"),
         ({"iterations": 0}, "iterations is 0"),
+        ({"ascent_steps": -1}, "ascent_steps is -1"),
         ({"nudge": 2}, "nudge is 2"),
         ({"nudge": True}, "nudge is True"),
         ({"seed": "x"}, "seed is 'x'"),

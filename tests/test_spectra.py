@@ -273,13 +273,28 @@ def test_quadrature_is_exact_for_moments_of_its_starts():
 
 
 def test_the_density_integrates_to_one_and_can_be_smoothed_anew():
-    found = spectral_density(DenseMap(of_network(80)), steps=40)
+    found = spectral_density(DenseMap(of_network(80)), steps=40, draws=10)
     grid = torch.linspace(-20, 30, 4001)
     for width in (None, 0.1, 1.0):
         mean, error = found.at(grid, width)
         assert torch.trapezoid(mean, grid.double()).item() == pytest.approx(1, abs=1e-3)
         assert (error >= 0).all()
     assert found.products == 400
+
+
+def test_the_density_stops_at_the_accuracy_that_is_asked():
+    matrix = of_network(150)
+    coarse = spectral_density(DenseMap(matrix), steps=20, atol=0.1)
+    fine = spectral_density(DenseMap(matrix), steps=20, atol=0.012)
+    assert len(coarse.nodes) == 10
+    assert 10 < len(fine.nodes) < 100
+    assert fine.error <= 0.012 < spectral_density(DenseMap(matrix), steps=20, draws=len(fine.nodes) - 5).error
+    bounds = torch.linspace(-3, 12, 500)
+    assert max(fine.share_below(float(bound))[1] for bound in bounds) <= fine.error + 1e-12
+    with pytest.raises(NotConverged, match=r"after 12 draws a share .* max_draws") as caught:
+        spectral_density(DenseMap(matrix), steps=20, atol=1e-3, max_draws=12)
+    assert caught.value.result.error > 1e-3
+    assert caught.value.result.products == 12 * 20
 
 
 def test_shares_of_the_spectrum():
@@ -301,13 +316,20 @@ def test_draws_advance_together_within_the_memory(monkeypatch):
 
 def test_small_and_degenerate_spectra():
     for matrix in (torch.zeros(3, 3), torch.eye(1), 2 * torch.eye(5)):
-        found = spectral_density(DenseMap(matrix))
+        found = spectral_density(DenseMap(matrix), draws=10)
         torch.testing.assert_close(found.weights.sum(1), torch.ones(10).double())
         assert found.moments(1)[0] == pytest.approx([matrix.diagonal().mean().item()])
 
 
 @pytest.mark.parametrize(
-    ("options", "words"), [({"draws": 1}, "draws is 1"), ({"steps": 0}, "steps is 0"), ({"seed": None}, "seed is None")]
+    ("options", "words"),
+    [
+        ({"draws": 1}, "draws is 1"),
+        ({"max_draws": 1}, "max_draws is 1"),
+        ({"atol": 0}, "atol is 0"),
+        ({"steps": 0}, "steps is 0"),
+        ({"seed": None}, "seed is None"),
+    ],
 )
 def test_wrong_arguments_of_the_density(options, words):
     with pytest.raises(ValueError, match=words):
@@ -315,7 +337,7 @@ def test_wrong_arguments_of_the_density(options, words):
 
 
 def test_a_density_is_asked_sensibly():
-    found = spectral_density(DenseMap(of_network()), steps=5)
+    found = spectral_density(DenseMap(of_network()), draws=10, steps=5)
     with pytest.raises(ValueError, match="width is 0"):
         found.at([0.0], 0)
     with pytest.raises(ValueError, match="count is 0"):

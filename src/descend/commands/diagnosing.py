@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from descend.experiments.jobs import KeptJob, Progress
     from descend.tasks import Task
 
+_OPTIMIZER, _CEILING = "sgd", 0.03
+
 
 @dataclass(frozen=True)
 class Diagnosed:
@@ -38,12 +40,12 @@ def diagnose(
     task: str = "digits",
     checkpoints: Sequence[str | Path] = (),
     *,
-    optimizer: str = "sgd",
+    optimizer: str = _OPTIMIZER,
     rate: float | None = None,
     steps: int | None = None,
     seeds: int | None = None,
     examples: int | None = None,
-    ceiling: float = 0.03,
+    ceiling: float = _CEILING,
     instruments: Sequence[str] | None = None,
     quick: bool = False,
     subset: int | None = None,
@@ -93,13 +95,12 @@ def diagnose(
     """
     require(FOR_DIAGNOSES)
     from descend import tasks
-    from descend.experiments import jobs, options, rule_files, run_directory, search_space
+    from descend.experiments import jobs, options, run_directory
     from descend.experiments import workers as processes
     from descend.experiments.diagnosis import plan
-    from descend.experiments.diagnosis.instruments import has_statistics
-    from descend.experiments.diagnosis.solutions import Solution, Trained, Training, checked, named
+    from descend.experiments.diagnosis.solutions import Solution, Trained, checked, named
     from descend.experiments.diagnosis.study import DIAGNOSE, PARTS
-    from descend.experiments.errors import UsageError
+    from descend.experiments.diagnosis.subject import has_statistics
     from descend.generalization import rescalable
     from descend.tasks import Script, TaskError
     from descend.tasks.data import noted
@@ -127,20 +128,16 @@ def diagnose(
     read: list[Solution] = [checked(name, path, problem.model(0)) for name, path in files_of.items()]
     trained: list[Training] = []
     if read:
-        own = {"optimizer": None if optimizer == "sgd" else optimizer, "rate": rate, "steps": steps, "seeds": seeds}
-        for name, value in own.items():
-            if value is not None:
-                raise UsageError(f"{name} is of trainings, and checkpoints are looked at as they are; leave one out")
+        _refuse_trainings({"optimizer": optimizer, "rate": rate, "steps": steps, "seeds": seeds})
     else:
-        rule = rule_files.named(optimizer)
-        peak = search_space.space(rule).rate if rate is None else _above_0("rate", rate)
-        length = options.at_least("steps", 10, _steps(problem, found.quick, quick) if steps is None else steps)
-        count = options.at_least("seeds", 1, extent.seeds if seeds is None else seeds)
-        source = rule_files.chosen([optimizer])[rule.name]
-        watched = _above_0("ceiling", ceiling) if "training" in wanted else None
-        trained = [
-            Training(rule.name, source, peak, length, seed, watched if seed == 0 else None) for seed in range(count)
-        ]
+        usual_steps = int(found.quick.get("steps", max(10, problem.steps // 4))) if quick else problem.steps
+        trained = _trainings(
+            optimizer,
+            rate,
+            usual_steps if steps is None else steps,
+            extent.seeds if seeds is None else seeds,
+            ceiling if "training" in wanted else None,
+        )
     told = {
         "task": Path(task).as_posix() if task.endswith(".py") else task,
         "settings": chosen,
@@ -153,12 +150,18 @@ def diagnose(
     }
     given: dict[str, Any] = {
         "checkpoint": checkpoints,
-        "optimizer": optimizer if optimizer != "sgd" else None,
+        "optimizer": optimizer if optimizer != _OPTIMIZER else None,
         "rate": rate,
+        "steps": steps,
+        "seeds": seeds,
+        "examples": examples,
+        "instruments": instruments,
+        **asked,
+        "ceiling": ceiling if ceiling != _CEILING else None,
+        "workers": workers,
+        "out": out,
     }
-    given |= {"steps": steps, "seeds": seeds, "examples": examples, "instruments": instruments, **asked}
-    given["ceiling"] = ceiling if ceiling != 0.03 else None
-    command = _command(task, {**given, "workers": workers, "out": out}, settings, quick)
+    command = _command(task, given, settings, quick)
     manifest = _manifest(told, command, at_a_time, [one.seed for one in trained])
     directory = Path(out) if out is not None else Path("runs") / _directory_name(told)
     with run_directory.opened(directory, manifest, fresh, DIAGNOSE) as run:
@@ -181,6 +184,27 @@ def diagnose(
         from descend import report
 
         return Diagnosed(directory, results, report.write_diagnosis(run.path))
+
+
+def _refuse_trainings(given: Mapping[str, Any]) -> None:
+    from descend.experiments.errors import UsageError
+
+    for name, value in given.items():
+        if value is not None and value != _OPTIMIZER:
+            raise UsageError(f"{name} is of trainings, and checkpoints are looked at as they are; leave one out")
+
+
+def _trainings(optimizer: str, rate: float | None, steps: int, seeds: int, ceiling: float | None) -> list[Training]:
+    """Return the trainings of solutions; the first is watched, where a ceiling of its time is given."""
+    from descend.experiments import options, rule_files, search_space
+    from descend.experiments.diagnosis.solutions import Training
+
+    rule = rule_files.named(optimizer)
+    source = rule_files.chosen([optimizer])[rule.name]
+    peak = search_space.space(rule).rate if rate is None else _above_0("rate", rate)
+    length, count = options.at_least("steps", 10, steps), options.at_least("seeds", 1, seeds)
+    watched = None if ceiling is None else _above_0("ceiling", ceiling)
+    return [Training(rule.name, source, peak, length, seed, watched if seed == 0 else None) for seed in range(count)]
 
 
 def _carried_out(
@@ -220,10 +244,6 @@ def _told(trainings: Sequence[Training]) -> dict[str, Any]:
     return {**own, "ceiling": first.ceiling, "rules": {} if first.source is None else {first.optimizer: first.source}}
 
 
-def _steps(task: Task, quick_settings: Mapping[str, Any], quick: bool) -> int:
-    return int(quick_settings.get("steps", max(10, task.steps // 4))) if quick else task.steps
-
-
 def _above_0(name: str, value: float) -> float:
     import math
 
@@ -235,7 +255,7 @@ def _above_0(name: str, value: float) -> float:
 
 
 def _manifest(asked: Mapping[str, Any], command: str, workers: int, seeds: list[int]) -> dict[str, Any]:
-    from descend.experiments.diagnosis.instruments import SEED
+    from descend.experiments.diagnosis.subject import SEED
     from descend.experiments.manifest import hardware, versions
 
     return {

@@ -7,20 +7,22 @@ columns and A+ its pseudo-inverse,
 
 A is the identity, or drawn: then the search is on a random manifold through x. The maximum is searched by L-BFGS-B, so
 phi is a lower bound; a poor one where gradients are small, as after a long training: first steps are then small too,
-however large the box is, and the iterations end before its edge. `first_order` beside `values` shows it. No rescaling
-of layers leaves phi alone: the box grows with the weights by its |x_i|, but not by its 1.
+however large the box is, and the iterations end before its edge. A second search by `ascent_steps` finds more. No
+rescaling of layers leaves phi alone: the box grows with the weights by its |x_i|, but not by its 1.
 """
 
 from __future__ import annotations
 
 import importlib.util
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
+from descend.generalization.ascent import ascent, direction
 from descend.generalization.estimates import interval, mean_and_error
 from descend.generalization.krylov import generator, whole
 from descend.generalization.linear import Conditions
@@ -37,6 +39,7 @@ class BoxSharpness:
 
     Attributes:
         values: of each trial, in per cent.
+        ascended: the same of each trial with a second search, the larger of both; empty without one.
         first_order: the same of each trial by the gradient alone, which is followed to the corner of the box.
         loss: f(x).
         eps: size of the box.
@@ -52,6 +55,7 @@ class BoxSharpness:
     """
 
     values: list[float]
+    ascended: list[float]
     first_order: list[float]
     loss: float
     eps: float
@@ -93,6 +97,7 @@ def box_sharpness(
     trials: int | None = None,
     iterations: int = 10,
     nudge: float = 0.0,
+    ascent_steps: int = 0,
     seed: int = 0,
 ) -> BoxSharpness:
     """Return how far the loss rises in Keskar's box.
@@ -106,6 +111,8 @@ def box_sharpness(
         trials: manifolds, or random starts (manifold: 5, as the paper; full space: 1, or 5 with a nudge).
         iterations: of L-BFGS-B; the authors' code has 10.
         nudge: start at a random point, at most so much of the box away from x; 0, as in the paper, starts at x.
+        ascent_steps: of a second search, by the signs of gradients (`ascent`), which does not slow down where gradients
+            are small; 20 find about what more do. 0, as in the paper, for none.
         seed: of what is drawn.
 
     Raises:
@@ -125,11 +132,12 @@ def box_sharpness(
     if manifold is not None and whole("manifold", manifold, 1) > objective.size:
         raise ValueError(f"manifold is {manifold}, but there are {objective.size} weights; give no more")
     whole("iterations", iterations, 1)
+    whole("ascent_steps", ascent_steps, 0)
     usual = 1 if manifold is None and not nudge else 5
     count = whole("trials", trials, 1) if trials is not None else usual
     source = generator(seed)
     center = objective.weights()
-    with objective.held():
+    with objective.repeating():
         loss, gradient = objective.value_and_gradient(center)  # as the search sees it: forward passes alone may round
         if not math.isfinite(loss):
             raise ValueError(f"the loss at the weights is {loss}; there is nothing to measure a rise from")
@@ -137,20 +145,26 @@ def box_sharpness(
             raise ValueError(f"the loss at the weights is {loss}; phi divides by 1 + loss, which must be above 0")
         found = []
         for _ in range(count):
-            frame = _frame(center, manifold, columns, source)
-            found.append(_maximum(objective, center, loss, gradient, frame, eps, iterations, nudge, source))
-    values = [100 * (best - loss) / (1 + loss) for best, _, _ in found]
-    foretold = [100 * rise / (1 + loss) for _, rise, _ in found]
+            box = _Box.of(objective, center, _frame(center, manifold, columns, source), eps)
+            best = box.by_lbfgs(loss, iterations, nudge, source)
+            higher = max(best, *box.by_ascent(gradient, ascent_steps)) if ascent_steps else None
+            found.append((best, higher, box.foretold(gradient), box.evaluations))
+
+    def phi(rise: float) -> float:
+        return 100 * rise / (1 + loss)
+
+    values, foretold = [phi(best - loss) for best, *_ in found], [phi(rise) for _, _, rise, _ in found]
     return BoxSharpness(
         values=values,
+        ascended=[phi(higher - loss) for _, higher, *_ in found if higher is not None],
         first_order=foretold,
         loss=loss,
         eps=eps,
         dimensions=objective.size if manifold is None else manifold,
         columns=None if manifold is None else columns,
         nudge=nudge,
-        evaluations=1 + sum(evaluations for _, _, evaluations in found),
-        stalled=sum(best <= loss for best, _, _ in found),
+        evaluations=1 + sum(evaluations for *_, evaluations in found),
+        stalled=sum(best <= loss for best, *_ in found),
         short=sum(value < _ROUNDING * rise for value, rise in zip(values, foretold, strict=True)),
         invariances=(),
         conditions=objective.conditions,
@@ -165,38 +179,67 @@ def _frame(center: Tensor, manifold: int | None, columns: Columns, source: torch
     return drawn / torch.linalg.vector_norm(drawn, dim=0) if columns == "unit" else drawn
 
 
-def _maximum(
-    objective: Objective,
-    center: Tensor,
-    loss: float,
-    gradient: Tensor,
-    frame: Tensor | None,
-    eps: float,
-    iterations: int,
-    nudge: float,
-    source: torch.Generator,
-) -> tuple[float, float, int]:
-    """Return the largest loss that was seen in a box, the rise that the gradient foretells, and how often it looked."""
-    from scipy.optimize import minimize
+@dataclass
+class _Box:
+    """The box around the weights, in the space that is searched.
 
-    inner = center if frame is None else torch.linalg.lstsq(frame, center[:, None]).solution[:, 0]
-    bounds = (eps * (inner.abs() + 1)).cpu()
-    foretold = float(bounds @ (gradient if frame is None else frame.T @ gradient).abs().cpu())
-    best, evaluations = loss, 0
+    Attributes:
+        objective: the loss.
+        center: the weights.
+        frame: the matrix A; None for the identity.
+        bounds: how far it reaches along each axis.
+        evaluations: of the loss with its gradient, so far.
+    """
 
-    def negative(place: Any) -> tuple[float, Any]:
-        nonlocal best, evaluations
-        step = torch.from_numpy(place).to(center.device)
-        value, gradient = objective.value_and_gradient(center + (step if frame is None else frame @ step))
-        evaluations += 1
-        if not math.isfinite(value):  # nothing is higher; SciPy cannot go on from it
-            best = math.inf
-            return -1e300, 0 * place
-        best = max(best, value)
-        slope = gradient if frame is None else frame.T @ gradient
-        return -value, -slope.cpu().numpy()
+    objective: Objective
+    center: Tensor
+    frame: Tensor | None
+    bounds: Tensor
+    evaluations: int = 0
 
-    start = nudge * bounds * (2 * torch.rand(len(bounds), generator=source, dtype=torch.float64) - 1)
-    box = torch.stack([-bounds, bounds], 1).numpy()
-    minimize(negative, start.numpy(), jac=True, method="L-BFGS-B", bounds=box, options={"maxiter": iterations})
-    return best, foretold, evaluations
+    @classmethod
+    def of(cls, objective: Objective, center: Tensor, frame: Tensor | None, eps: float) -> _Box:
+        inner = center if frame is None else torch.linalg.lstsq(frame, center[:, None]).solution[:, 0]
+        return cls(objective, center, frame, eps * (inner.abs() + 1))
+
+    def look(self, step: Tensor) -> tuple[float, Tensor]:
+        """Return the loss at a place in the box, infinite where it is not finite, and its gradient along the axes."""
+        self.evaluations += 1
+        moved = self.center + (step if self.frame is None else self.frame @ step)
+        value, gradient = self.objective.value_and_gradient(moved)
+        return (value if math.isfinite(value) else math.inf), self._along(gradient).nan_to_num(0, 0, 0)
+
+    def foretold(self, gradient: Tensor) -> float:
+        """The rise to the corner that the gradient at the weights points to, by that gradient alone."""
+        return float(self.bounds @ self._along(gradient).abs())
+
+    def by_lbfgs(self, loss: float, iterations: int, nudge: float, source: torch.Generator) -> float:
+        """Return the largest loss that L-BFGS-B sees, from the weights on or from near them."""
+        from scipy.optimize import minimize
+
+        seen = [loss]
+
+        def negative(place: Any) -> tuple[float, Any]:
+            value, slope = self.look(torch.from_numpy(place).to(self.center.device))
+            seen.append(value)
+            if math.isinf(value):  # nothing is higher; SciPy cannot go on from it
+                return -1e300, 0 * place
+            return -value, -slope.cpu().numpy()
+
+        bounds = self.bounds.cpu()
+        start = nudge * bounds * (2 * torch.rand(len(bounds), generator=source, dtype=torch.float64) - 1)
+        box = torch.stack([-bounds, bounds], 1).numpy()
+        minimize(negative, start.numpy(), jac=True, method="L-BFGS-B", bounds=box, options={"maxiter": iterations})
+        return max(seen)
+
+    def by_ascent(self, gradient: Tensor, steps: int) -> Iterator[float]:
+        """Yield the losses of a search by the gradient's signs, from the corner that the first one points to on."""
+
+        def at(place: Tensor) -> tuple[float, Tensor]:
+            value, slope = self.look(self.bounds * place)
+            return value, self.bounds * slope
+
+        return ascent(at, direction(self._along(gradient), "linf"), 1.0, "linf", steps)
+
+    def _along(self, gradient: Tensor) -> Tensor:
+        return gradient if self.frame is None else self.frame.T @ gradient

@@ -13,13 +13,15 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from descend.generalization.krylov import generator, normals, product, whole
-from descend.generalization.linear import Conditions, SymmetricMap
+from descend.generalization.krylov import accuracy, generator, normals, product, whole
+from descend.generalization.linear import Conditions, NotConverged, SymmetricMap
 
 _MEMORY = 2**30
 """Bytes of the bases of starts that advance together."""
 _ROUNDING = 1e-12
 _WIDTH = 100
+_FIRST, _MORE = 10, 5
+"""Draws before an accuracy is looked at, and between two looks."""
 
 
 @dataclass(frozen=True)
@@ -42,6 +44,13 @@ class SpectralDensity:
     def width(self) -> float:
         """The usual width of the Gaussians: a hundredth of the range of the nodes."""
         return float(self.nodes.max() - self.nodes.min()) / _WIDTH or 1.0 / _WIDTH
+
+    @property
+    def error(self) -> float:
+        """The largest standard error of the share of the eigenvalues below any bound."""
+        bounds = self.nodes.flatten()
+        below = [(self.weights * (self.nodes <= bound)).sum(1) for bound in bounds]
+        return float(_mean(torch.stack(below))[1].max())
 
     def moments(self, count: int) -> tuple[list[float], list[float]]:
         """Return the mean of the eigenvalues' powers 1 to count, and its standard errors over the draws."""
@@ -70,29 +79,60 @@ class SpectralDensity:
         return float(means), float(errors)
 
 
-def spectral_density(matrix: SymmetricMap, *, draws: int = 10, steps: int = 80, seed: int = 0) -> SpectralDensity:
+def spectral_density(
+    matrix: SymmetricMap,
+    *,
+    draws: int | None = None,
+    steps: int = 80,
+    atol: float = 0.01,
+    max_draws: int = 100,
+    seed: int = 0,
+) -> SpectralDensity:
     """Return the spectral density of a symmetric matrix.
 
-    All draws advance together, one visit of the data for a step of all, as far as a gigabyte for their bases allows.
+    Draws advance together, one visit of the data for a step of all, as far as a gigabyte for their bases allows.
 
     Args:
         matrix: a `Hessian`, say.
-        draws: of a random start, 2 or more, which standard errors are over.
+        draws: of a random start, 2 or more, which standard errors are over; no accuracy is then asked. By default as
+            many as it takes, from 10 on.
         steps: of Lanczos with full re-orthogonalisation from each; moments up to 2 steps - 1 are then exact for the
             start. At most the size of the matrix.
+        atol: the share of the eigenvalues below any bound has at most this standard error over the draws.
+        max_draws: of a random start, where an accuracy is asked.
         seed: of the starts.
 
     Raises:
         ValueError: an argument makes no sense, or products are not finite.
+        NotConverged: a standard error is larger after max_draws; its `result` is what was reached.
     """
-    whole("draws", draws, 2)
+    accuracy("atol", atol)
+    limit = whole("max_draws", max_draws, 2) if draws is None else whole("draws", draws, 2)
     steps = min(whole("steps", steps, 1), matrix.size)
-    starts = normals(matrix, draws, generator(seed))
-    together = max(1, min(draws, _MEMORY // (8 * steps * matrix.size)))
+    source = generator(seed)
+    parts: list[tuple[Tensor, Tensor]] = []
+    done = 0
     with matrix.held():
-        parts = [_quadrature(matrix, part, steps) for part in torch.split(starts, together, 1)]
-    nodes, weights = (torch.cat(each) for each in zip(*parts, strict=True))
-    return SpectralDensity(nodes, weights, draws * steps, matrix.conditions)
+        while True:
+            count = limit if draws is not None else min(_FIRST if not parts else _MORE, limit - done)
+            parts += _drawn(matrix, count, steps, source)
+            done += count
+            nodes, weights = (torch.cat(each) for each in zip(*parts, strict=True))
+            found = SpectralDensity(nodes, weights, done * steps, matrix.conditions)
+            if draws is not None or found.error <= atol:
+                return found
+            if done == limit:
+                raise NotConverged(
+                    f"after {done} draws a share of the spectrum has a standard error of {found.error:.2g}, more than "
+                    f"{atol:g}; give more max_draws or a larger atol, or take error.result as it is",
+                    found,
+                )
+
+
+def _drawn(matrix: SymmetricMap, count: int, steps: int, source: torch.Generator) -> list[tuple[Tensor, Tensor]]:
+    starts = normals(matrix, count, source)
+    together = max(1, min(count, _MEMORY // (8 * steps * matrix.size)))
+    return [_quadrature(matrix, part, steps) for part in torch.split(starts, together, 1)]
 
 
 def _quadrature(matrix: SymmetricMap, starts: Tensor, steps: int) -> tuple[Tensor, Tensor]:

@@ -206,6 +206,17 @@ class Objective:
                 self._losses.clear()
                 self._own.clear()
 
+    @contextmanager
+    def repeating(self) -> Iterator[None]:
+        """Hold the model, and refuse data or a model that change between passes, also where all passes move weights.
+
+        For that it takes a forward pass at the model's own weights before and after.
+        """
+        with self.held():
+            self.value()
+            yield
+            self.value()
+
     def visits(self, build: Callable[[int, Any], Built]) -> Iterator[tuple[int, Built]]:
         """Yield the size of each batch, and what is built of its place and it; within `held` only.
 

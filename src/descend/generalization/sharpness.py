@@ -11,25 +11,21 @@ and that without weight decay in the loss, which such a rescaling changes.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from torch import Tensor
 
+from descend.generalization.ascent import Norm, ascent, direction
 from descend.generalization.estimates import interval, mean_and_error
 from descend.generalization.krylov import accuracy, generator, whole
 from descend.generalization.linear import Conditions, NotConverged
 from descend.generalization.losses import UnitLogits
 from descend.generalization.objective import Objective
 
-Norm = Literal["l2", "linf"]
-
 RESCALING = "rescaling of layers against each other (Dinh et al. 2017)"
 LAST_LAYER = "scale of the last layer"
 _LEAST = 30
-_MOMENTUM = 0.75
 
 
 @dataclass(frozen=True)
@@ -140,14 +136,14 @@ def worst_case(
         value, gradient = objective.value_and_gradient(center + stretch * place)
         return (value if not math.isnan(value) else math.inf), (stretch * gradient).nan_to_num()
 
-    with objective.held():
+    with objective.repeating():
         loss, slope = at(torch.zeros_like(center))
         _check_finite(loss)
         is_stalled = not slope.any()
         if is_stalled:
             slope = torch.randn(len(center), generator=generator(seed), dtype=torch.float64).to(center.device)
-        first = rho * _direction(slope, norm)
-        values = list(_ascent(at, first, rho, norm, steps))
+        first = rho * direction(slope, norm)
+        values = list(ascent(at, first, rho, norm, steps))
     dual = torch.linalg.vector_norm(slope, 2 if norm == "l2" else 1)
     return WorstCase(
         rise=max(0.0, *(value - loss for value in values)),
@@ -196,7 +192,7 @@ def average(
     stretch, center = scale(objective, eta), objective.weights()
     source = generator(seed)
     found: list[float] = []
-    with objective.held():
+    with objective.repeating():
         loss = objective.value(center)  # as of weights that moved: statistics may be recomputed for those
         _check_finite(loss)
         while len(found) < limit:
@@ -226,56 +222,6 @@ def average(
             result,
         )
     return result
-
-
-def _ascent(
-    at: Callable[[Tensor], tuple[float, Tensor]], first: Tensor, rho: float, norm: Norm, steps: int
-) -> Iterator[float]:
-    """Yield the losses on the way up, from the first point on."""
-    step, before, now = 2 * rho, torch.zeros_like(first), first
-    value, slope = at(now)
-    yield value
-    best, best_place, best_slope = value, now, slope
-    checks, risen, since, halved = set(_checkpoints(steps)), 0, 0, True
-    best_then = best
-    for number in range(1, steps):
-        ahead = _projected(now + step * _direction(slope, norm), rho, norm)
-        moved = _projected(now + _MOMENTUM * (ahead - now) + (1 - _MOMENTUM) * (now - before), rho, norm)
-        before, now = now, moved
-        last, (value, slope) = value, at(now)
-        yield value
-        risen, since = risen + (value > last), since + 1
-        if value > best:
-            best, best_place, best_slope = value, now, slope
-        if number in checks:
-            is_slow, is_stuck = risen < _MOMENTUM * since, not halved and best <= best_then
-            halved = is_slow or is_stuck
-            if halved:
-                step /= 2
-                value, now, before, slope = best, best_place, best_place, best_slope
-            risen, since, best_then = 0, 0, best
-
-
-def _checkpoints(steps: int) -> Iterator[int]:
-    """Yield the steps at which the step's length is thought over (Croce & Hein, section 3.2)."""
-    share, gap = 0.22, 0.22
-    while share < 1:
-        yield max(1, math.ceil(share * steps))
-        gap = max(gap - 0.03, 0.06)
-        share += gap
-
-
-def _direction(slope: Tensor, norm: Norm) -> Tensor:
-    if norm == "linf":
-        return slope.sign()
-    return slope / max(float(torch.linalg.vector_norm(slope)), 1e-300)
-
-
-def _projected(place: Tensor, rho: float, norm: Norm) -> Tensor:
-    if norm == "linf":
-        return place.clamp(-rho, rho)
-    length = float(torch.linalg.vector_norm(place))
-    return place if length <= rho else place * (rho / length)
 
 
 def _invariances(objective: Objective, eta: float | None) -> tuple[str, ...]:

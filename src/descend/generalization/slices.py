@@ -118,7 +118,8 @@ def slice_line(
         ValueError: an argument makes no sense.
     """
     grid = _checked("xs", xs)
-    losses = slice_row(objective, [direction], grid, 0.0, progress)
+    with objective.repeating():
+        losses = slice_row(objective, [direction], grid, 0.0, progress)
     return Slice(grid, [0.0], [losses], objective.statistics, None, objective.conditions)
 
 
@@ -146,7 +147,7 @@ def slice_plane(
         raise ValueError(f"directions has {len(directions)}; give two")
     first, second = _as_vectors(objective, directions)
     told = None if progress is None else _Rows(progress, len(across) * len(up), len(across))
-    with objective.held():
+    with objective.repeating():
         losses = []
         for row, y in enumerate(up):
             losses.append(slice_row(objective, [first, second], across, y, None if told is None else told.of(row)))

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-from descend.experiments.diagnosis.instruments import INACCURATE, INVARIANT, plain
+from descend.experiments.diagnosis.instruments import INVARIANT
 from descend.experiments.diagnosis.plan import Plan
 from descend.experiments.diagnosis.solutions import Trained
+from descend.experiments.diagnosis.subject import INACCURATE, plain
 from descend.generalization.monitor import NOISE_SCALE, TOP_EIGENVALUE, UPDATE_RATIO
 from descend.generalization.slices import amounts
 from descend.generalization.trajectory import CAVEAT

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from descend.experiments.diagnosis.instruments import Measurement
+from descend.experiments.diagnosis.measurement import Measurement
 from descend.experiments.diagnosis.solutions import Solution, Trained, has_preconditioner
 from descend.experiments.errors import UsageError
 from descend.experiments.jobs import KeptJob
