@@ -22,6 +22,7 @@ import torch
 from descend import tasks
 from descend.experiments.manifest import hardware, versions
 from descend.experiments.run_directory import write_json
+from descend.experiments.small_fits import epochs
 from descend.experiments.trial import one_thread
 from descend.experiments.workers import available, hands
 from descend.generalization import Objective, box_sharpness, function_change, reparameterize
@@ -44,17 +45,17 @@ ASCENT = 20
 ALPHAS = (0.05, 0.2, 5.0, 20.0)
 
 
-def study(seed: int, task: Any, *, examples: int | None = None, epochs: int = EPOCHS) -> dict[str, Any]:
+def study(seed: int, task: Any, *, examples: int | None = None, most_epochs: int = EPOCHS) -> dict[str, Any]:
     """Train the solutions of a seed by both protocols, and measure them.
 
     Args:
         seed: of the weights and of the order of the data.
         task: with two linear layers in its model.
         examples: of the training data; by default all.
-        epochs: of trainings for the same number.
+        most_epochs: of trainings for the same number.
     """
     batches = task.ordered("train", 5000, examples)
-    protocols = {"same epochs": (epochs, 0.0), "same loss": (MOST_EPOCHS, TARGET)}
+    protocols = {"same epochs": (most_epochs, 0.0), "same loss": (MOST_EPOCHS, TARGET)}
     return {"seed": seed, **{name: _both(task, seed, batches, *until) for name, until in protocols.items()}}
 
 
@@ -64,8 +65,8 @@ def _both(task: Any, seed: int, batches: Any, most: int, target: float) -> dict[
     found: dict[str, Any] = {}
     for name, size in {"small": SMALL, "large": len(targets) // LARGE_SHARE}.items():
         model = task.model(seed)
-        epochs = _train(task, model, inputs, targets, size, seed, batches, most, target)
-        found[name] = {"batch": size, "epochs": epochs, **_scores(task, model, batches)}
+        count = _train(task, model, inputs, targets, size, seed, batches, most, target)
+        found[name] = {"batch": size, "epochs": count, **_scores(task, model, batches)}
         found[name]["sharpness"] = _sharpness(Objective(model, task.loss, batches))
         if name == "small":
             found["rescaled"] = [_rescaled(task, model, batches, alpha) for alpha in ALPHAS]
@@ -84,18 +85,11 @@ def _train(
     target: float,
 ) -> int:
     """Train to a training loss, looking at it after each epoch, at most so many; return how many there were."""
-    optimizer = Adam(model.parameters())
-    source = torch.Generator().manual_seed(seed)
     objective = Objective(model, task.loss, batches)
-    epochs, loss = 0, float("inf")
-    while epochs < most and not loss <= target:
-        order = torch.randperm(len(targets), generator=source)
-        for rows in torch.split(order, size):
-            task.loss(model, (inputs[rows], targets[rows])).backward()
-            optimizer.step()
-            optimizer.zero_grad()
-        epochs, loss = epochs + 1, objective.value() if target else loss
-    return epochs
+    for epoch in epochs(model, task.loss, Adam(model.parameters()), inputs, targets, size, seed):
+        if epoch == most or (target and objective.value() <= target):
+            break
+    return epoch
 
 
 def _scores(task: Any, model: torch.nn.Module, batches: Any) -> dict[str, float]:

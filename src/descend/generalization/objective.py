@@ -123,6 +123,25 @@ class Objective:
             notes=tuple(self.notes),
         )
 
+    def with_loss(self, loss: Loss, count: Callable[[Any], int] | None = None) -> Objective:
+        """Return an objective of the same model, batches and conditions with another loss, without weight decay.
+
+        Args:
+            loss: from the model and a batch to a mean over the batch, such as `supervised(accuracy)`.
+            count: examples of a batch; by default as here.
+        """
+        return Objective(
+            self.model,
+            loss,
+            self.batches,
+            mode=self.mode,
+            seed=self.seed,
+            count=count or self._count,
+            parameters=self.parameters,
+            outputs=self.outputs,
+            recompute=self._recompute,
+        )
+
     @property
     def statistics(self) -> Literal["none", "fixed", "recomputed", "batch"]:
         """Which statistics batch normalization has where weights vary; "none" where no layer keeps any."""

@@ -10,16 +10,15 @@ from __future__ import annotations
 
 import copy
 import math
-from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
-from torch.nn.modules.conv import _ConvNd
 from torch.nn.utils import parametrize
 
+from descend.generalization.chains import AFFINE, chains, is_alone, is_known
 from descend.generalization.losses import tensors_in
 from descend.model_states import run_on, unwrapped
 from descend.restoring import evaluating
@@ -40,8 +39,7 @@ _HOMOGENEOUS = (
     nn.modules.pooling._AdaptiveAvgPoolNd,
     nn.modules.pooling._AdaptiveMaxPoolNd,
 )
-_AFFINE = (nn.Linear, _ConvNd)
-_LAYERS = (*_AFFINE, _BatchNorm)
+_LAYERS = (*AFFINE, _BatchNorm)
 
 
 def rescalable(model: nn.Module) -> list[tuple[str, str]]:
@@ -56,7 +54,7 @@ def rescalable(model: nn.Module) -> list[tuple[str, str]]:
     return [
         (name, behind[0])
         for name, layer, behind in _followed(model)
-        if _is_known(behind[1], _LAYERS) and _is_free(model, layer, behind[1])
+        if is_known(behind[1], _LAYERS) and _is_free(model, layer, behind[1])
     ]
 
 
@@ -156,10 +154,10 @@ def _precision(layer: nn.Module) -> float:
 
 def _followed(model: nn.Module) -> Iterator[tuple[str, nn.Module, tuple[str, nn.Module]]]:
     """Yield each layer of a chain, with its name, and the first module behind it that is not positively homogeneous."""
-    for chain in _chains(model, ""):
+    for chain in chains(model):
         for place, (name, layer) in enumerate(chain):
-            behind = next((one for one in chain[place + 1 :] if not _is_known(one[1], _HOMOGENEOUS)), None)
-            if behind is not None and _is_known(layer, _LAYERS):
+            behind = next((one for one in chain[place + 1 :] if not is_known(one[1], _HOMOGENEOUS)), None)
+            if behind is not None and is_known(layer, _LAYERS):
                 yield name, layer, behind
 
 
@@ -168,37 +166,9 @@ def _in_the_way(model: nn.Module, name: str | None = None) -> str:
     found = {
         f"{behind[0]!r} ({type(behind[1]).__name__})": None
         for layer, _, behind in _followed(model)
-        if name in (None, layer) and not _is_known(behind[1], _LAYERS)
+        if name in (None, layer) and not is_known(behind[1], _LAYERS)
     }
     return f": not known to be positively homogeneous: {', '.join(found)}" if found else ""
-
-
-def _is_known(module: nn.Module, kinds: tuple[type[nn.Module], ...]) -> bool:
-    """Tell whether a module does what torch's of these kinds do, and nothing else."""
-    if not isinstance(module, kinds) or "forward" in vars(module):
-        return False
-    own = not type(module).forward.__module__.startswith("torch.nn.")
-    return not (own or module._forward_hooks or module._forward_pre_hooks)
-
-
-def _chains(module: nn.Module, prefix: str) -> Iterator[list[tuple[str, nn.Module]]]:
-    """Yield the modules, with names, of each Sequential, those of nested ones in their places."""
-    if _is_known(module, (nn.Sequential,)):
-        inner = list(_flattened(module, prefix))
-        yield inner
-    else:
-        inner = [(f"{prefix}{name}", child) for name, child in module.named_children()]
-    for name, child in inner:
-        yield from _chains(child, f"{name}.")
-
-
-def _flattened(chain: nn.Module, prefix: str) -> Iterator[tuple[str, nn.Module]]:
-    for name, child in chain._modules.items():  # named_children() leaves out what comes a second time
-        assert child is not None
-        if _is_known(child, (nn.Sequential,)):
-            yield from _flattened(child, f"{prefix}{name}.")
-        else:
-            yield f"{prefix}{name}", child
 
 
 def _layers(model: nn.Module, names: tuple[str, str]) -> tuple[nn.Module, nn.Module]:
@@ -222,9 +192,5 @@ def _is_free(model: nn.Module, first: nn.Module, second: nn.Module) -> bool:
         return False
     if not isinstance(first.weight, Tensor):  # a normalization without weights
         return False
-    modules = Counter(id(one) for _, one in model.named_modules(remove_duplicate=False))
-    values = Counter(id(one) for _, one in model.named_parameters(remove_duplicate=False))
     own = [first.weight, first.bias, *([] if isinstance(second, _BatchNorm) else [second.weight])]
-    return modules[id(first)] == modules[id(second)] == 1 and all(
-        values[id(one)] == 1 for one in own if isinstance(one, Tensor)
-    )
+    return is_alone(model, (first, second), own)
