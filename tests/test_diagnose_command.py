@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import math
 import os
 import random
 import re
@@ -62,11 +63,48 @@ def test_every_instrument_measures_something(whole):
     assert found["rescaling"]["layers"] == ["0", "2"]
     assert [one["ends"] for one in found["lines"]] == [[], ["start of seed 0", "seed 0"], ["seed 0", "seed 1"]]
     assert [one["kind"] for one in found["surfaces"]] == ["slice", "trajectory"]
+    check_memorization_and_directions(found)
+    check_symmetry_and_measures(found)
     assert found["label"] == "screening"
     assert found["training"][0]["ceiling"] == 0.03
     assert whole.report.name == "diagnosis.html"
-    assert len(list(whole.directory.glob("diagnosis-*.html"))) == 9
+    assert len(list(whole.directory.glob("diagnosis-*.html"))) == 13
     assert any("fewer than three solutions" in line for line in found["caveats"]["interpolation"])
+
+
+def check_memorization_and_directions(found):
+    """Shares, ways of disturbing and layers, and that those of the solution agree with each other."""
+    trained = found["memorization"]
+    assert [one["share"] for one in trained] == [0.0, 0.05, 1.0]
+    assert [one["expected_wrong_share"] for one in trained] == [0.0, 0.025, 0.5]
+    assert [bool(one["precision"]) for one in trained] == [False, True, True]
+    assert all(len(one["way"]) == one["epochs"] for one in trained)
+    assert trained[0]["wrong_share"] == 0.0
+    disturbed = found["directions"]
+    assert [one["how"] for one in disturbed] == ["clamped to zero", "clamped to the mean", "noise"]
+    assert {one["units"] + one["dead"] for one in disturbed} == {8}
+    assert {one["means"][0] for one in disturbed} == {found["measures"][0]["train_accuracy"]}
+    [layer] = found["units"]
+    assert layer["layer"] == "1"
+    assert len(layer["selectivity"]) == len(layer["importance"]) == 8 - layer["dead"]
+
+
+def check_symmetry_and_measures(found):
+    """The count by its closed form, and ends of lines that are the solutions."""
+    assert found["symmetry"]["log10"] == pytest.approx(math.log10(math.factorial(8)))
+    assert [one["how"] for one in found["symmetry"]["twins"]] == ["permuted"]
+    assert [one["method"] for one in found["alignments"]] == ["weights", "activations"]
+    losses = [one["validation_loss"] for one in found["solutions"]]
+    for one in found["alignments"]:
+        assert one["ends"] == ["seed 0", "seed 1"]
+        for name in ("losses_before", "losses_after"):
+            assert [one[name][0], one[name][-1]] == pytest.approx(losses, rel=1e-5)
+    first, second = found["measures"]
+    assert [first["setting"]["solution"], second["setting"]["solution"]] == ["seed 0", "seed 1"]
+    for one in (first, second):
+        assert one["gap"] == one["train_accuracy"] - one["test_accuracy"]
+        assert one["measures"]["parameters"] == found["subject"]["weights"]
+    assert found["rankings"] == []
 
 
 def test_numbers_are_those_of_the_solution(whole, moons):

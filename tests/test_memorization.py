@@ -158,6 +158,7 @@ def test_learning_times_by_hand():
     found = times.ranking()
     assert found.learned.tolist() == [2, 0, 1, math.inf]
     assert found.forgotten.tolist() == [0, 0, 0, 1]
+    assert found.usual.tolist() == [1, 0, 0, 1]
     assert found.suspects("learned").tolist() == [3, 0, 2, 1]
     assert found.suspects("loss")[0] == 3
     assert found.suspects(count=1).tolist() == [0]  # two looks of three at a high loss, as 3, and before it
@@ -217,7 +218,7 @@ def test_wrong_arguments_of_learning_times():
     times = LearningTimes(model, batches)
     times.look()
     batches.append(batch)
-    with pytest.raises(ValueError, match="12 examples in this pass and 6 before"):
+    with pytest.raises(ValueError, match=r"other labels in this pass \(12\) than before \(6\)"):
         times.look()
     with pytest.raises(ValueError, match="by is 'area'"):
         times.ranking().suspects("area")

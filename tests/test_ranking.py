@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from descend.generalization.ranking import granulated_kendall, rank_correlation
+from descend.generalization.ranking import granulated_kendall, rank_correlation, rank_interval
 
 
 def grid(*sizes, seeds=1):
@@ -275,3 +275,24 @@ def test_wrong_numbers():
 def test_wrong_settings(settings, options, kind, words):
     with pytest.raises(kind, match=words):
         granulated_kendall(range(9), range(9), settings, **options)
+
+
+def test_an_interval_of_tau_covers_the_truth():
+    """Two normal variables of correlation r have tau = 2 / pi asin(r)."""
+    source = np.random.default_rng(0)
+    truth = 2 / math.pi * math.asin(0.6)
+    covered = 0
+    for seed in range(40):
+        first, noise = source.normal(size=(2, 60))
+        tau, low, high = rank_interval(first, 0.6 * first + 0.8 * noise, resamples=200, seed=seed)
+        assert low <= tau <= high
+        covered += low <= truth <= high
+    assert 34 <= covered <= 40
+
+
+def test_what_has_no_order_has_no_interval():
+    assert rank_interval([1.0] * 20, list(range(20))) is None
+    assert rank_interval(list(range(7)), list(range(7))) is None
+    assert rank_interval([], []) is None
+    with pytest.raises(ValueError, match="resamples is 5"):
+        rank_interval(list(range(9)), list(range(9)), resamples=5)

@@ -23,7 +23,9 @@ from report_pages import table, words
 EXAMPLE = Path(__file__).with_name("diagnosis_example.json")
 DOCS = Path(__file__).parents[1] / "docs"
 HOSTILE = "</style><script>alert(1)</script>\"'&<b onclick='x'>"
-CHOICES = ("kind", "label", "direction", "which", "mode", "statistics", "source", "unit", "logits", "matrix", "measure")
+CHOICES = ("kind", "label", "direction", "which", "mode", "statistics", "source", "unit", "logits", "matrix", "how")
+# Of alignments alone; traces have methods of any name.
+METHODS = ("weights", "activations")
 
 
 def save(folder, data):
@@ -40,7 +42,7 @@ def every_string(value, change):
         return {key: entry if key in CHOICES else every_string(entry, change) for key, entry in value.items()}
     if isinstance(value, list):
         return [every_string(entry, change) for entry in value]
-    return change(value) if isinstance(value, str) else value
+    return change(value) if isinstance(value, str) and value not in METHODS else value
 
 
 @pytest.fixture(scope="module")
@@ -91,6 +93,56 @@ def shown(value):
     return "not finite" if value is None else number(value)
 
 
+def numbers_of(one, *names):
+    """Numbers of an entry by name, those of lists one by one."""
+    found = [one[name] for name in names]
+    return [value for entry in found for value in (entry if isinstance(entry, list) else [entry])]
+
+
+def understood(example):
+    """The numbers of the four instruments that look at what was learned."""
+    trained, disturbed, symmetry = example["memorization"], example["directions"], example["symmetry"]
+    shares = ("wrong_share", "expected_wrong_share", "train_accuracy", "validation_accuracy")
+    units = [value for one in example["units"] for value in numbers_of(one, "selectivity", "information", "importance")]
+    lines = [value for one in example["alignments"] for value in numbers_of(one, "losses_before", "losses_after")]
+    return {
+        "memorization": [
+            *(value for one in trained for value in numbers_of(one, *shares)),
+            *(value for one in trained for value in one["precision"].values()),
+            *(value for one in trained for point in one["way"] for value in point[1:]),
+            *(each["loss"] for each in trained[0]["suspects"]),
+        ],
+        "directions": [
+            *(value for one in disturbed for value in numbers_of(one, "means", "area")),
+            *units,
+            *(value for one in example["units"] for value in numbers_of(one, "chance", "tau")),
+        ],
+        "symmetry": [
+            *(log10 for _, log10 in symmetry["widths"]),
+            *(
+                value
+                for one in symmetry["twins"]
+                for value in numbers_of(one, "distance", "function_change", "loss", "twin_loss")
+            ),
+            *lines,
+            *(
+                value
+                for one in example["alignments"]
+                for value in numbers_of(one, "before", "after", "barrier_before", "barrier_after")
+            ),
+        ],
+        "measures": [
+            *(value for one in example["measures"] for value in one["measures"].values()),
+            *(
+                value
+                for one in example["measures"]
+                for value in numbers_of(one, "train_accuracy", "test_accuracy", "gap", "loss_gap")
+            ),
+            *(one["psi"] for one in example["rankings"] if one["psi"] is not None),
+        ],
+    }
+
+
 def cells(page):
     return {cell for place, _ in enumerate(page.iter("table")) for row in table(page, place) for cell in row}
 
@@ -110,6 +162,7 @@ def test_every_number_is_shown(pages, example):
         ],
         "trajectory": [value for one in example["surfaces"] for point in one["way"] for value in point[1:]],
         "training": [one["value"] for series in example["training"][0]["quantities"].values() for one in series],
+        **understood(example),
     }
     assert set(found) == set(INSTRUMENTS)
     for name, values in found.items():
@@ -346,6 +399,160 @@ def test_what_was_not_measured_has_no_page_but_a_reason(data, tmp_path):
     assert "In trainingnot measuredIt was not asked for." in overview
 
 
+def test_older_documents_have_no_pages_of_later_instruments(data, tmp_path):
+    for name in ("memorization", "directions", "units", "symmetry", "alignments", "measures", "rankings"):
+        del data[name]
+    later = ("memorization", "directions", "symmetry", "measures")
+    for name in later:
+        del data["caveats"][name]
+    pages = written(tmp_path, data)
+    assert set(pages) == {"diagnosis.html", *(f"diagnosis-{name}.html" for name in INSTRUMENTS if name not in later)}
+    assert words(pages["diagnosis.html"]).count("It was not asked for.") == len(later)
+
+
+def test_the_overview_has_a_number_of_each(pages):
+    said = {row[0]: row[1] for row in table(pages["diagnosis.html"])}
+    assert said["Memorization"] == "0 % wrong labels: 28 epochs to fit; 91 %: 103"
+    assert said["Single directions"] == "mean accuracy 0.4907 (0.4406 to 0.5407), clamped to zero"
+    assert said["Symmetry"] == "10^137.8 weight vectors are the same function"
+    assert said["Measures of generalization"] == "highest Psi 0.6250 (0.06639 to 1.000), flatness"
+
+
+def circles(svg, stroke_width):
+    """Place and filling of each point of a chart."""
+    return [
+        (points_in(path), path.get("fill")) for path in svg.iter("path") if path.get("stroke-width") == stroke_width
+    ]
+
+
+def test_labels_that_were_not_fitted_are_hollow_and_said(data, tmp_path):
+    data["memorization"][2].update(epochs_to_fit=None, epochs=150)
+    pages = written(tmp_path, data)
+    _, svg = pages["diagnosis-memorization.html"].iter("svg")
+    places, fills = zip(*circles(svg, "1.5"), strict=True)
+    assert [fill == "var(--paper)" for fill in fills] == [False, False, True]
+    # By the share of wrong labels from left to right, by epochs from bottom to top.
+    (x0, y0), (x1, y1), (x2, y2) = places
+    assert (x1 - x0) / (x2 - x0) == pytest.approx(0.042 / 0.91, abs=0.01)
+    assert (y0 - y1) / (y0 - y2) == pytest.approx((91 - 28) / (150 - 28), abs=0.01)
+    page = pages["diagnosis-memorization.html"]
+    assert table(page)[3][4] == "not in 150"
+    assert "Hollow points" in words(page)
+    assert "91 %: not in 150" in words(pages["diagnosis.html"])
+
+
+def test_suspects_are_those_of_the_true_labels(pages, example):
+    rows = table(pages["diagnosis-memorization.html"], 1)
+    expected = [
+        [str(one["place"]), str(one["label"]), str(one["predicted"]), shown(one["loss"]), str(one["learned"])]
+        for one in example["memorization"][0]["suspects"]
+    ]
+    assert rows[1:] == expected
+
+
+def test_bands_are_the_intervals(pages, example):
+    svg = next(pages["diagnosis-directions.html"].iter("svg"))
+    bands = [path for path in svg.iter("path") if path.get("opacity") == "0.2"]
+    lines = [path for path in svg.iter("path") if path.get("stroke-width") == "1.7"]
+    assert len(bands) == len(lines) == 2
+    for band, line, one in zip(bands, lines, example["directions"], strict=False):
+        heights = [y for _, y in points_of(line)]
+        assert heights[0] != heights[-1]
+        scale = (heights[-1] - heights[0]) / (one["means"][0] - one["means"][-1])  # pixels of an accuracy of 1
+        outline = points_of(band)
+        count = len(one["means"])
+        ends = list(zip(outline[:count], reversed(outline[count : 2 * count]), strict=True))
+        reach = [abs(one_end[1] - other[1]) / scale for one_end, other in ends]
+        expected = [high - low for low, high in zip(one["lows"], one["highs"], strict=True)]
+        assert reach == pytest.approx(expected, abs=0.01)
+
+
+def test_each_layer_has_its_points(pages, example):
+    *_, first, second, third = pages["diagnosis-directions.html"].iter("svg")
+    for svg, one in zip((first, second, third), example["units"], strict=True):
+        places = [place for place, _ in circles(svg, "1.5")]
+        assert len(places) == len(one["selectivity"])
+        most = max(range(len(places)), key=one["selectivity"].__getitem__)
+        assert max(places)[0] == places[most][0]
+        top = max(range(len(places)), key=one["importance"].__getitem__)
+        assert min(y for _, y in places) == places[top][1]
+
+
+def test_units_without_a_selectivity_are_in_the_table_alone(data, tmp_path):
+    data["units"][0]["selectivity"][3] = None
+    page = written(tmp_path, data)["diagnosis-directions.html"]
+    *_, svg, _, _ = page.iter("svg")
+    assert len(circles(svg, "1.5")) == len(data["units"][0]["selectivity"]) - 1
+    assert "not defined" in cells(page)
+
+
+def test_what_stands_before_alignment_is_drawn_once(data, tmp_path):
+    page = written(tmp_path / "one", data)["diagnosis-symmetry.html"]
+    _, svg = page.iter("svg")
+    assert len([path for path in svg.iter("path") if path.get("stroke-width") == "1.7"]) == 3
+    assert "after, by activations" in words(page)
+    data["alignments"][1]["losses_before"][5] = 1.5
+    data["alignments"][1]["converged"] = False
+    page = written(tmp_path / "two", data)["diagnosis-symmetry.html"]
+    _, svg = page.iter("svg")
+    assert len([path for path in svg.iter("path") if path.get("stroke-width") == "1.7"]) == 4
+    assert "after, by activations (not converged)" in words(page)
+
+
+def test_alignments_stand_by_their_ends(data, tmp_path):
+    data["alignments"][1]["ends"] = ["seed 0", "seed 2"]
+    page = written(tmp_path, data)["diagnosis-symmetry.html"]
+    titles = [words(head) for head in page.iter("h2")]
+    assert titles[:3] == [
+        "Weights that are the same function",
+        "Seed 0 and seed 1, aligned",
+        "Seed 0 and seed 2, aligned",
+    ]
+    data["symmetry"] = None
+    page = written(tmp_path, data)["diagnosis-symmetry.html"]
+    assert len(list(page.iter("svg"))) == 2
+
+
+def test_rankings_are_drawn_from_the_highest_and_reasons_stand_in_the_table(pages, example):
+    page = pages["diagnosis-measures.html"]
+    [svg] = page.iter("svg")
+    ranked = example["rankings"]
+    known = [one for one in ranked if one["psi"] is not None]
+    names = {one["measure"] for one in known}
+    drawn = [words(text) for text in svg.iter("text") if words(text) in names]
+    by_name = {one["measure"]: one["psi"] for one in known}
+    assert [by_name[name] for name in drawn] == sorted(by_name.values(), reverse=True)
+    rows = {row[0]: row for row in table(page)[1:]}
+    for one in ranked:
+        row = rows[one["measure"]]
+        for axis, cell in zip(one["axes"], row[3:], strict=bool(one["axes"])):
+            assert cell == f"{number(axis['tau'])} [{number(axis['low'])}, {number(axis['high'])}]"
+        if one["psi"] is None:
+            assert row[1:] == ["not defined", *["–"] * (len(row) - 2)]
+    assert table(page, 1)[1:] == [[one[name] for name in ("measure", "formula", "sentence")] for one in ranked]
+
+
+def test_many_networks_are_summed_up(data, tmp_path):
+    [first, _] = data["measures"]
+    first["settings"] = {}
+    data["measures"] = [copy.deepcopy(first) for _ in range(7)]
+    for place, one in enumerate(data["measures"]):
+        one["setting"]["solution"] = f"network {place}"
+        one["measures"]["flatness"] = float(place + 1)
+        one["gap"] = place / 10
+    for one in data["measures"][:2]:
+        one["measures"]["flatness"] = None
+        one["undefined"] = {"flatness": "it is steep"}
+    data["rankings"] = []
+    pages = written(tmp_path, data)
+    page = pages["diagnosis-measures.html"]
+    summary = {row[0]: row[1:] for row in table(page, 1)}
+    assert summary["flatness"] == ["3.000", "5.000", "7.000", "5 of 7"]
+    assert table(page, 2)[1:] == [["it is steep", "flatness", "network 0, network 1"]]
+    assert "gaps 0 to 0.6000, of 7 networks" in words(pages["diagnosis.html"])
+    assert words(page).count("Each network; evaluation mode") == 1
+
+
 def test_the_first_page_names_the_others_after_itself(data, tmp_path):
     run = save(tmp_path / "run", data)
     first = descend.report.write_diagnosis(run, tmp_path / "mine.html")
@@ -380,10 +587,18 @@ def test_numbers_of_any_size_break_no_page(data, tmp_path, seed):
     draw = random.Random(seed)
     sizes = (0.0, -1.0, 1e-300, 1e-12, 1e12, 1e300, -1e300)
     kept = ("grid", "amounts", "xs", "ys", "alpha", "width", "step", "steps", "parameters", "format")
+    rising = ("way", "widths")  # by their first numbers
 
     def changed(value):
         if isinstance(value, dict):
-            return {key: entry if key in kept else changed(entry) for key, entry in value.items()}
+            return {
+                key: [[point[0], *changed(point[1:])] for point in entry]
+                if key in rising
+                else entry
+                if key in kept
+                else changed(entry)
+                for key, entry in value.items()
+            }
         if isinstance(value, list):
             return [changed(entry) for entry in value]
         return draw.choice(sizes) if isinstance(value, float) and draw.random() < 0.2 else value
@@ -416,11 +631,37 @@ def test_a_diagnosis_without_numbers_still_has_pages(data, tmp_path):
         one["value"] = one["low"] = one["high"] = None
     for row in data["rescaling"]["rows"]:
         row["measures"] = dict.fromkeys(row["measures"])
+    understood_without_numbers(data)
     pages = written(tmp_path, emptied(data))
     assert "not finite" in words(pages["diagnosis-slices.html"])
+    assert set(pages) == {"diagnosis.html", *(f"diagnosis-{name}.html" for name in INSTRUMENTS)}
+    assert "no measure is defined for all networks" in words(pages["diagnosis.html"])
+    assert not list(pages["diagnosis-measures.html"].iter("svg"))
+
+
+def understood_without_numbers(data):
+    for one in data["memorization"]:
+        one.update(way=[], epochs_to_fit=None, validation_accuracy=None)
+    for one in data["units"]:
+        for name in ("selectivity", "information", "importance"):
+            one[name] = [None] * len(one[name])
+        one.update(chance=None, tau=None, low=None, high=None)
+    for one in data["symmetry"]["twins"]:
+        one.update(loss=None, twin_loss=None)
+    for one in data["alignments"]:
+        for name in ("losses_before", "losses_after"):
+            one[name] = [None] * len(one[name])
+        one.update(barrier_before=None, barrier_after=None)
+    for one in data["measures"]:
+        one.update(measures=dict.fromkeys(one["measures"]), loss_gap=None)
+    for one in data["rankings"]:
+        one.update(psi=None, low=None, high=None, axes=[])
 
 
 def test_hostile_strings_are_text(data, tmp_path):
+    for one in data["measures"]:
+        one.update(measures={HOSTILE: None}, undefined={HOSTILE: HOSTILE}, settings={HOSTILE: HOSTILE})
+    data["memorization"][1]["precision"] = {HOSTILE: 1.0}
     pages = written(tmp_path, every_string(data, lambda text: f"{text} {HOSTILE}"))
     for root in pages.values():
         assert not list(root.iter("script"))
@@ -457,6 +698,19 @@ def test_the_same_results_give_the_same_bytes(data, tmp_path):
         (lambda d: d["training"][0].update(steps=0), "training[0].steps is 0"),
         (lambda d: d["training"][0].update(losses=[[1.0]]), "training[0].losses has a point"),
         (lambda d: d["training"][0].update(threshold=[[1.0]]), "training[0].threshold has a point"),
+        (lambda d: d["memorization"][0].update(epochs=0), "memorization[0].epochs is 0"),
+        (lambda d: d["memorization"][0].update(way=[[1.0, 2.0]]), "memorization[0].way has a point"),
+        (lambda d: d["memorization"][1]["way"].reverse(), "memorization[1].way has epochs that do not rise"),
+        (lambda d: d["directions"][0].update(lows=[0.0]), "directions[0] has amounts, means and intervals"),
+        (lambda d: d["directions"][2]["amounts"].reverse(), "directions[2].amounts do not rise"),
+        (lambda d: d["directions"][0].update(how="noisy"), "directions[0].how"),
+        (lambda d: d["units"][1]["importance"].pop(), "units[1] has selectivity, information and importance"),
+        (lambda d: d["symmetry"].update(widths=[[1.0]]), "symmetry.widths has a point"),
+        (lambda d: d["symmetry"]["widths"].reverse(), "symmetry.widths do not rise"),
+        (lambda d: d["alignments"][0].update(losses_after=[1.0]), "alignments[0] has amounts and losses"),
+        (lambda d: d["alignments"][1]["amounts"].reverse(), "alignments[1].amounts do not rise"),
+        (lambda d: d["alignments"][1].update(ends=["one"]), "alignments[1].ends has 1"),
+        (lambda d: d["rankings"][0].update(low=None), "rankings[0] has a psi without an interval"),
     ],
 )
 def test_damaged_files_are_named_with_the_place(data, tmp_path, change, words_):

@@ -15,6 +15,9 @@ def diagnose(
     checkpoint: Annotated[
         list[Path] | None, typer.Option(help="File with trained weights, in place of training; may be repeated.")
     ] = None,
+    population: Annotated[
+        Path | None, typer.Option(help="Table of checkpoints and their hyper-parameters, in place of checkpoints.")
+    ] = None,
     optimizer: Annotated[str, typer.Option(help="Name of an optimizer that trains, or a rule's file.")] = "sgd",
     rate: Annotated[float | None, typer.Option(help="Its peak rate (the known one).")] = None,
     steps: Annotated[int | None, typer.Option(help="Steps per training (the task's; quick: a quarter).")] = None,
@@ -26,7 +29,8 @@ def diagnose(
     instruments: Annotated[
         str | None,
         typer.Option(
-            help="Some of eigenvalues,trace,density,sharpness,rescaling,slices,interpolation,trajectory,training."
+            help="Some of eigenvalues,trace,density,sharpness,rescaling,slices,interpolation,trajectory,memorization,"
+            "directions,symmetry,measures,training."
         ),
     ] = None,
     quick: Annotated[bool, typer.Option("--quick", help="Coarse grids, few examples: a screening.")] = False,
@@ -40,7 +44,7 @@ def diagnose(
     out: Annotated[Path | None, typer.Option(help="Run directory; by default one under runs/.")] = None,
     fresh: Annotated[bool, typer.Option("--fresh", help="Start over.")] = False,
 ) -> None:
-    """Measure curvature, sharpness and landscape of trained weights.
+    """Measure trained weights: curvature, landscape, memorization, single directions, symmetry.
 
     Trains solutions of its own, or takes checkpoints. Started again with the same options, it goes on where it was
     stopped.
@@ -52,6 +56,7 @@ def diagnose(
         found = commands.diagnose(
             task,
             checkpoint or [],
+            population=population,
             optimizer=optimizer,
             rate=rate,
             steps=steps,

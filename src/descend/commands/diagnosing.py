@@ -14,6 +14,7 @@ from descend.commands.needs import FOR_DIAGNOSES, require
 
 if TYPE_CHECKING:
     from descend.experiments.diagnosis.plan import Plan
+    from descend.experiments.diagnosis.population import Population
     from descend.experiments.diagnosis.solutions import Training
     from descend.experiments.jobs import KeptJob, Progress
     from descend.tasks import Task
@@ -40,6 +41,7 @@ def diagnose(
     task: str = "digits",
     checkpoints: Sequence[str | Path] = (),
     *,
+    population: str | Path | None = None,
     optimizer: str = _OPTIMIZER,
     rate: float | None = None,
     steps: int | None = None,
@@ -57,7 +59,7 @@ def diagnose(
     fresh: bool = False,
     progress: Callable[[], Progress] | None = None,
 ) -> Diagnosed:
-    """Measure curvature, sharpness and landscape of trained weights, and write a page for each instrument.
+    """Measure trained weights: curvature, landscape, memorization, single directions, symmetry; a page for each.
 
     Without checkpoints it trains solutions of its own, and watches the first training. Killed and started again with
     the same arguments, it goes on; a finished diagnosis is read, not repeated.
@@ -67,6 +69,9 @@ def diagnose(
         checkpoints: files with weights of the task's model, in place of solutions trained here: snapshots, safetensors,
             or what `torch.save` wrote of a state dict. Instruments look at the first, interpolations at the first two,
             a plane at three.
+        population: in place of checkpoints a table of them, comma-separated values: a column `checkpoint`, paths
+            relative to the table, and one for each hyper-parameter that networks were trained with, `seed` for
+            repetitions. Measures of generalization are then held to the test gaps of all of them.
         optimizer: name of a rule, or a file with one, that trains solutions.
         rate: its peak rate (the known one), under warm-up and cosine.
         steps: of a training (the task's; quick: a quarter).
@@ -74,7 +79,7 @@ def diagnose(
         examples: of the training data that instruments see (2,000; quick: 500).
         ceiling: of the time of watching the first training, over that of the training itself.
         instruments: some of eigenvalues, trace, density, sharpness, rescaling, slices, interpolation, trajectory,
-            training; by default all.
+            memorization, directions, symmetry, measures, training; by default all.
         quick: coarse grids and few examples, a screening.
         subset: training examples to take, the other splits in proportion, of a task that can.
         model: which model, of a task with several.
@@ -124,6 +129,9 @@ def diagnose(
         checkpoints = [checkpoints]
     if isinstance(instruments, str):
         instruments = [instruments]
+    members = _members(population, checkpoints)
+    if members is not None:
+        checkpoints = members.checkpoints
     files_of = named([Path(path) for path in checkpoints])
     read: list[Solution] = [checked(name, path, problem.model(0)) for name, path in files_of.items()]
     trained: list[Training] = []
@@ -144,12 +152,14 @@ def diagnose(
         **options.hashes(task, chosen, files),
         "checkpoints": [f"{one.name} (sha256 {one.depends['sha256']})" for one in read],
         **_told(trained),
+        **({} if members is None else {"population": [dict(one) for one in members.settings]}),
         "instruments": list(wanted),
         "examples": taken,
         "quick": quick,
     }
     given: dict[str, Any] = {
-        "checkpoint": checkpoints,
+        "checkpoint": checkpoints if members is None else [],
+        "population": population,
         "optimizer": optimizer if optimizer != _OPTIMIZER else None,
         "rate": rate,
         "steps": steps,
@@ -178,12 +188,24 @@ def diagnose(
                 has_statistics(network),
                 bool(rescalable(network)),
                 folder,
+                () if members is None else members.settings,
             )
             results = _carried_out(kept, whole, task, chosen, problem, at_a_time, manifest, progress, command)
             run.write_results(results)
         from descend import report
 
         return Diagnosed(directory, results, report.write_diagnosis(run.path))
+
+
+def _members(population: str | Path | None, checkpoints: Sequence[str | Path]) -> Population | None:
+    from descend.experiments.diagnosis.population import read
+    from descend.experiments.errors import UsageError
+
+    if population is None:
+        return None
+    if checkpoints:
+        raise UsageError("population is a table of checkpoints, and checkpoints are given too; leave one out")
+    return read(Path(population))
 
 
 def _refuse_trainings(given: Mapping[str, Any]) -> None:

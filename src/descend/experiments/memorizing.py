@@ -51,6 +51,7 @@ LOSS = 0.01
 """Training loss at which a training ends, if every label is fitted then."""
 MOST_EPOCHS = 500
 BINS = 30
+CRITERION = supervised(nn.functional.cross_entropy)
 FORMAT = 1
 
 
@@ -188,15 +189,13 @@ def _stacked(dataset: Any) -> tuple[Tensor, Tensor]:
 
 def _train(model: nn.Module, inputs: Tensor, labels: Tensor, seed: int, most: int) -> Result:
     """Train until all labels are fitted and the loss is low; return how that went."""
-    criterion = supervised(nn.functional.cross_entropy)
     optimizer = SGD(model.parameters(), lr=RATE, momentum=MOMENTUM)
     times = LearningTimes(model, [(inputs, labels)])
     fitted, way = None, []
     with seeded(seed):
-        for epoch in epochs(model, criterion, optimizer, inputs, labels, BATCH, seed):
+        for epoch in epochs(model, CRITERION, optimizer, inputs, labels, BATCH, seed):
             times.look()
-            ranking = times.ranking()
-            loss, right = float(ranking.losses[-1].mean()), float(ranking.right[-1].double().mean())
+            loss, right = times.last
             way.append([epoch, loss, right])
             fitted = epoch if fitted is None and right == 1 else fitted
             if (right == 1 and loss <= LOSS) or epoch == most or not math.isfinite(loss):
@@ -206,7 +205,8 @@ def _train(model: nn.Module, inputs: Tensor, labels: Tensor, seed: int, most: in
 
 def _layers(score: Objective, is_plain: bool) -> list[Result]:
     """How selective the units of each layer are, and of plain networks, how much each matters by itself."""
-    found, falls = activations(score), unit_importance(score) if is_plain else None
+    found = activations(score)
+    rises = unit_importance(score.with_loss(CRITERION)) if is_plain else None  # accuracy is too coarse for one unit
     selective, informed = class_selectivity(found), mutual_information(found, bins=BINS)
     by_chance = mutual_information(found, bins=BINS, shuffled=0)
     rows = []
@@ -218,7 +218,7 @@ def _layers(score: Objective, is_plain: bool) -> list[Result]:
                 "selectivity": selective[name][is_live].tolist(),
                 "information": informed[name][is_live].tolist(),
                 "information_by_chance": float(by_chance[name][is_live].mean()),
-                "importance": None if falls is None else falls[name][is_live].tolist(),
+                "importance": None if rises is None else (-rises[name][is_live]).tolist(),
             }
         )
     return rows

@@ -35,7 +35,7 @@ from descend.generalization.corruption import (
 from descend.generalization.curvature import GaussNewton, Hessian, Preconditioned
 from descend.generalization.density import SpectralDensity, spectral_density
 from descend.generalization.eigenvalues import Eigenvalues, top_eigenvalues
-from descend.generalization.fitting import FittingNetwork, MinimumNorm, fitting_network, minimum_norm
+from descend.generalization.fitting import FittingNetwork, Kernel, MinimumNorm, fitting_network, minimum_norm
 from descend.generalization.interpolation import Barriers, Evaluate, Measured, Path, barriers, interpolate, path
 from descend.generalization.linear import Conditions, NotConverged, SymmetricMap
 from descend.generalization.linear_loss import GlobalMinimum, Stationary, global_minimum
@@ -50,7 +50,7 @@ from descend.generalization.objective import Objective
 from descend.generalization.pac_bayes import Flatness, Reach, flatness, reach
 from descend.generalization.planes import Plane, Surface, surface
 from descend.generalization.preconditioning import preconditioner, stability_threshold
-from descend.generalization.ranking import Axis, Granulated, granulated_kendall, rank_correlation
+from descend.generalization.ranking import Axis, Granulated, granulated_kendall, rank_correlation, rank_interval
 from descend.generalization.rescaling import function_change, reparameterize, rescalable
 from descend.generalization.selectivity import class_selectivity, mutual_information
 from descend.generalization.sharpness import Average, WorstCase, average, worst_case
@@ -92,6 +92,7 @@ __all__ = [
     "Granulated",
     "Hessian",
     "HiddenLayer",
+    "Kernel",
     "Layer",
     "LearningTimes",
     "Margin",
@@ -156,6 +157,7 @@ __all__ = [
     "project_trajectory",
     "random_directions",
     "rank_correlation",
+    "rank_interval",
     "reach",
     "reparameterize",
     "rescalable",

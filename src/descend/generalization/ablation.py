@@ -124,6 +124,8 @@ def unit_importance(
 ) -> dict[str, Tensor]:
     """Return how far a score falls when a unit alone is clamped, by layer; NaN for dead units.
 
+    The accuracy hardly sees one unit; a loss sees all, by a fall below 0.
+
     Takes a forward pass over all batches for each unit. Arguments and errors are those of `cumulative_ablation`.
     """
     if to not in ("zero", "mean"):

@@ -28,13 +28,25 @@ class Ranking:
 
     Attributes:
         losses: of each example at each look, (looks, examples).
-        right: whether the label was predicted, (looks, examples).
+        predicted: the class that each example was given at each look, (looks, examples).
+        labels: (examples,).
         conditions: what was measured.
     """
 
     losses: Tensor
-    right: Tensor
+    predicted: Tensor
+    labels: Tensor
     conditions: Conditions
+
+    @property
+    def right(self) -> Tensor:
+        """Whether the label was predicted, (looks, examples)."""
+        return self.predicted == self.labels
+
+    @property
+    def usual(self) -> Tensor:
+        """The class that each example was given most often, (examples,): of a mislabelled one mostly the true class."""
+        return self.predicted.mode(0).values
 
     @property
     def learned(self) -> Tensor:
@@ -95,21 +107,30 @@ class LearningTimes:
         self._criterion = criterion or _cross_entropies
         self._objective = Objective(model, self._loss, batches)
         self._losses: list[Tensor] = []
-        self._right: list[Tensor] = []
-        self._seen: list[tuple[Tensor, Tensor]] = []
+        self._predicted: list[Tensor] = []
+        self._labels = torch.empty(0)
+        self._seen: list[tuple[Tensor, Tensor, Tensor]] = []
 
     def look(self) -> None:
         """Note the loss of every example, and whether its label is predicted."""
         self._seen = []
         self._objective.value()
-        losses, right = (torch.cat(parts) for parts in zip(*self._seen, strict=True))
-        if self._losses and len(losses) != len(self._losses[0]):
+        losses, predicted, labels = (torch.cat(parts) for parts in zip(*self._seen, strict=True))
+        if self._losses and not torch.equal(labels, self._labels):
             raise ValueError(
-                f"batches gave {len(losses)} examples in this pass and {len(self._losses[0])} before; give batches "
-                "that are the same in every pass"
+                f"batches gave other labels in this pass ({len(labels)}) than before ({len(self._labels)}); give such"
+                " as are the same in every pass, in the same order"
             )
         self._losses.append(losses)
-        self._right.append(right)
+        self._predicted.append(predicted)
+        self._labels = labels
+
+    @property
+    def last(self) -> tuple[float, float]:
+        """The mean loss at the last look, and the share of labels that were predicted."""
+        if not self._losses:
+            raise ValueError("there was no look yet; call look(), after each epoch say")
+        return float(self._losses[-1].mean()), float((self._predicted[-1] == self._labels).double().mean())
 
     def ranking(self) -> Ranking:
         """Return what was noted.
@@ -119,7 +140,9 @@ class LearningTimes:
         """
         if not self._losses:
             raise ValueError("there was no look yet; call look(), after each epoch say")
-        return Ranking(torch.stack(self._losses), torch.stack(self._right), self._objective.conditions)
+        return Ranking(
+            torch.stack(self._losses), torch.stack(self._predicted), self._labels, self._objective.conditions
+        )
 
     def _loss(self, model: nn.Module, batch: Any) -> Tensor:
         if not isinstance(batch, (tuple, list)) or len(batch) != 2 or not isinstance(batch[1], Tensor):
@@ -131,7 +154,7 @@ class LearningTimes:
                 f"criterion gave the shape {tuple(losses.shape)} for {len(targets)} examples; let it return the loss "
                 'of each, with reduction="none" say'
             )
-        self._seen.append((losses.detach().double().cpu(), (outputs.argmax(1) == targets).cpu()))
+        self._seen.append((losses.detach().double().cpu(), outputs.argmax(1).cpu(), targets.cpu()))
         return losses.mean()
 
 

@@ -129,6 +129,38 @@ def rank_correlation(values: Sequence[float], gaps: Sequence[float]) -> float:
     return float(kendalltau(first, second).statistic)
 
 
+def rank_interval(
+    values: Sequence[float], others: Sequence[float], *, resamples: int = 1000, seed: int = 0
+) -> tuple[float, float, float] | None:
+    """Return Kendall's tau-b of two numbers of the same things, and its 95 % interval by the bootstrap over these.
+
+    None where there are fewer than 8, or one of the numbers is constant.
+
+    Args:
+        values: of each.
+        others: of each.
+        resamples: draws of the bootstrap, 100 or more.
+        seed: of the draws.
+
+    Raises:
+        ModuleNotFoundError: without SciPy.
+        ValueError: lengths differ, or a number is not finite.
+    """
+    whole("resamples", resamples, 100)
+    first, second = _numbers(values, others, least=0)
+    if len(first) < _LEAST_NETWORKS or np.ptp(first) == 0 or np.ptp(second) == 0:
+        return None
+    tau = rank_correlation(first.tolist(), second.tolist())
+    from scipy.stats import kendalltau
+
+    source = np.random.default_rng(seed)
+    drawn = []
+    for rows in source.integers(len(first), size=(resamples, len(first))):
+        if np.ptp(first[rows]) and np.ptp(second[rows]):  # or it has no order
+            drawn.append(float(kendalltau(first[rows], second[rows]).statistic))
+    return tau, *_interval(np.array(drawn), len(first))
+
+
 def granulated_kendall(
     values: Sequence[float],
     gaps: Sequence[float],

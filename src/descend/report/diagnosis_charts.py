@@ -17,8 +17,10 @@ from descend.report.formats import number
 from descend.report.span import Span
 from descend.report.svg import FAINT, MUTED, PAPER, Frame, color, inline
 
-_WIDE = Frame(640, 300, left=52, right=18, top=12, bottom=36)
-_SMALL = Frame(420, 250, left=52, right=18, top=12, bottom=36)
+WIDE = Frame(640, 300, left=52, right=18, top=12, bottom=36)
+"""Of a chart alone."""
+SMALL = Frame(420, 250, left=52, right=18, top=12, bottom=36)
+"""Of charts side by side."""
 _ROW = 24
 _Z = 1.96
 _FLOOR, _LEAST = 1e-3, 1e-9
@@ -42,11 +44,11 @@ class Row:
     hue: int = 0
 
 
-def rows(found: Sequence[Row], label: str) -> Markup | None:
-    """A point with its interval for each number."""
+def rows(found: Sequence[Row], label: str, always: Sequence[float] = ()) -> Markup | None:
+    """A point with its interval for each number; the axis holds what is always to be seen."""
     if not found:
         return None
-    span = Span.around([end for row in found for end in (row.low, row.high)])
+    span = Span.around([*always, *(end for row in found for end in (row.low, row.high))])
     frame = Frame(700, _ROW * len(found) + 34, left=290, right=80, top=4, bottom=30)
     lines = [
         {
@@ -90,25 +92,25 @@ def density(found: Density) -> Markup | None:
         {"at": at, "value": None if each is None or each[1] < floor else each[1]}
         for at, each in zip(found.grid, known, strict=True)
     ]
-    x = _x(Span(found.grid[0], found.grid[-1]), "eigenvalue")
+    x = x_axis(Span(found.grid[0], found.grid[-1]), "eigenvalue")
     layers = [
         alt.Chart(alt.InlineData(band))
         .mark_area(color=color(0), opacity=0.25)
-        .encode(x=x, y=_y(span, "low"), y2="high:Q"),
-        alt.Chart(alt.InlineData(_pieces(line)))
+        .encode(x=x, y=y_axis(span, "low"), y2="high:Q"),
+        alt.Chart(alt.InlineData(pieces(line)))
         .mark_line(color=color(0), strokeWidth=1.6)
-        .encode(x=x, y=_y(span, "value"), detail="piece:N"),
+        .encode(x=x, y=y_axis(span, "value"), detail="piece:N"),
     ]
     if floor < single < top:
-        alone = alt.Chart(alt.InlineData([{"value": single, "text": "one eigenvalue"}])).encode(y=_y(span, "value"))
+        alone = alt.Chart(alt.InlineData([{"value": single, "text": "one eigenvalue"}])).encode(y=y_axis(span, "value"))
         layers += [
-            alone.mark_rule(color=MUTED, strokeDash=[2, 3]).encode(x=alt.value(0), x2=alt.value(_WIDE.plot_width)),
+            alone.mark_rule(color=MUTED, strokeDash=[2, 3]).encode(x=alt.value(0), x2=alt.value(WIDE.plot_width)),
             alone.mark_text(color=MUTED, align="right", dy=-6).encode(
-                x=alt.value(_WIDE.plot_width * 0.7), text="text:N"
+                x=alt.value(WIDE.plot_width * 0.7), text="text:N"
             ),
         ]
     label = f"Spectral density of the {found.matrix}, from {number(found.grid[0])} to {number(found.grid[-1])}."
-    return inline(layers, _WIDE, label)
+    return inline(layers, WIDE, label)
 
 
 def rescaling(found: Rescaling) -> tuple[Markup, list[tuple[str, int, bool]]] | None:
@@ -134,7 +136,7 @@ def rescaling(found: Rescaling) -> tuple[Markup, list[tuple[str, int, bool]]] | 
     across = Span.around([row.alpha for row in found.rows], log=True)
     axis = alt.Axis(grid=False, values=[row.alpha for row in found.rows], title="alpha", titlePadding=4, format="~g")
     x = alt.X("alpha:Q", scale=axes.scale(across), axis=axis)
-    base = alt.Chart(alt.InlineData(data)).encode(x=x, y=_y(span, "value"), color=axes.hue(), detail="name:N")
+    base = alt.Chart(alt.InlineData(data)).encode(x=x, y=y_axis(span, "value"), color=axes.hue(), detail="name:N")
     lines = [
         base.mark_line(strokeWidth=1.8, strokeDash=[5, 3] if is_dashed else [1, 0]).transform_filter(
             alt.FieldOneOfPredicate("name", several)
@@ -144,7 +146,7 @@ def rescaling(found: Rescaling) -> tuple[Markup, list[tuple[str, int, bool]]] | 
     ]
     points = base.mark_point(filled=True, size=26, opacity=1)
     said = "; ".join(f"{name} at alpha {alpha:g}: {ratio:.3g} times" for alpha, name, ratio in ratios)
-    chart = inline([*lines, points], _WIDE, f"Measures against alpha: {said}.")
+    chart = inline([*lines, points], WIDE, f"Measures against alpha: {said}.")
     return chart, [(name, hue, name in found.invariant) for hue, name in enumerate(names)]
 
 
@@ -158,8 +160,8 @@ def line(found: Line, values: Sequence[float | None], name: str, *, is_alone: bo
         {"at": at, "value": None if value is None else span.cut(value)}
         for at, value in zip(found.amounts, values, strict=True)
     ]
-    x, y = _x(Span(found.amounts[0], found.amounts[-1]), _across(found)), _y(span, "value")
-    base = alt.Chart(alt.InlineData(_pieces(rows))).encode(x=x, y=y)
+    x, y = x_axis(Span(found.amounts[0], found.amounts[-1]), _across(found)), y_axis(span, "value")
+    base = alt.Chart(alt.InlineData(pieces(rows))).encode(x=x, y=y)
     layers = [
         base.mark_line(color=color(0), strokeWidth=1.7).encode(detail="piece:N"),
         base.mark_point(fill=PAPER, stroke=color(0), size=22, strokeWidth=1.3, opacity=1),
@@ -169,7 +171,7 @@ def line(found: Line, values: Sequence[float | None], name: str, *, is_alone: bo
         straight = alt.Chart(alt.InlineData(chord)).encode(x=x, y=y)
         layers.insert(0, straight.mark_line(color=MUTED, strokeWidth=1, strokeDash=[2, 3]))
     said = ", ".join("not finite" if value is None else f"{value:.3g}" for value in values)
-    return inline(layers, _WIDE if is_alone else _SMALL, f"{name}, {found.title}: {said}.")
+    return inline(layers, WIDE if is_alone else SMALL, f"{name}, {found.title}: {said}.")
 
 
 def _across(found: Line) -> str:
@@ -195,10 +197,10 @@ def series(found: Sequence[Watched], name: str, steps: int, threshold: Sequence[
     factor = 1.0 if "eigenvalue" in name else _Z
     span = _series_span(found, factor, [limit for _, limit in threshold])
     data = [_placed(one, factor, span) for one in found]
-    x, y = axes.steps(steps), _y(span, "value")
-    base = alt.Chart(alt.InlineData(_pieces(data))).encode(x=x)
+    x, y = axes.steps(steps), y_axis(span, "value")
+    base = alt.Chart(alt.InlineData(pieces(data))).encode(x=x)
     layers = [
-        base.mark_rule(color=color(0), opacity=0.35, strokeWidth=3).encode(y=_y(span, "low"), y2="high:Q"),
+        base.mark_rule(color=color(0), opacity=0.35, strokeWidth=3).encode(y=y_axis(span, "low"), y2="high:Q"),
         base.mark_line(color=color(0), strokeWidth=1, opacity=0.6).encode(y=y, detail="piece:N"),
         base.mark_point(stroke=color(0), size=24, opacity=1).encode(y=y, fill=alt.Fill("fill:N", scale=axes.NOTHING)),
     ]
@@ -211,7 +213,7 @@ def series(found: Sequence[Watched], name: str, steps: int, threshold: Sequence[
         layers.insert(0, edge.mark_line(color=MUTED, strokeDash=[5, 3], strokeWidth=1.2))
     known = [one for one in found if one.value is not None]
     said = ", ".join(f"step {one.step} {number(one.value)}" for one in known[:: max(1, len(known) // 20)])
-    return inline(layers, _SMALL, f"{QUANTITIES.get(name, name)} in training: {said}.")
+    return inline(layers, SMALL, f"{QUANTITIES.get(name, name)} in training: {said}.")
 
 
 def _series_span(found: Sequence[Watched], factor: float, limits: Sequence[float]) -> Span:
@@ -242,20 +244,20 @@ def losses(found: InTraining) -> Markup | None:
         return None
     span = Span.around(values)
     data = [{"step": step, "value": span.cut(value)} for step, value in found.losses]
-    base = alt.Chart(alt.InlineData(data)).encode(x=axes.steps(found.steps), y=_y(span, "value"))
+    base = alt.Chart(alt.InlineData(data)).encode(x=axes.steps(found.steps), y=y_axis(span, "value"))
     said = f"from {number(values[0])} to {number(values[-1])}"
-    return inline([base.mark_line(color=FAINT, strokeWidth=1.2)], _SMALL, f"Training loss of single batches, {said}.")
+    return inline([base.mark_line(color=FAINT, strokeWidth=1.2)], SMALL, f"Training loss of single batches, {said}.")
 
 
-def _pieces(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+def pieces(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     """The rows that have a value, each with the number of its piece: lines end where something is not finite."""
-    pieces, piece = [], 0
+    known, piece = [], 0
     for row in rows:
         if row["value"] is None:
             piece += 1
         else:
-            pieces.append({**row, "piece": piece})
-    return pieces
+            known.append({**row, "piece": piece})
+    return known
 
 
 def _reading(span: Span, field: str) -> alt.X:
@@ -265,12 +267,14 @@ def _reading(span: Span, field: str) -> alt.X:
     return alt.X(f"{field}:Q", scale=axes.scale(span), axis=axis)
 
 
-def _x(span: Span, title: str) -> alt.X:
-    axis = alt.Axis(grid=False, tickCount=7, title=title, titlePadding=4, format=".4~g", labelFlush=False)
+def x_axis(span: Span, title: str) -> alt.X:
+    """A horizontal axis with its title under it, its ticks at round values where it is logarithmic."""
+    ticks: dict[str, Any] = {"values": span.ticks(7)} if span.log else {"tickCount": 7}
+    axis = alt.Axis(**ticks, grid=False, title=title, titlePadding=4, format=".4~g", labelFlush=False)
     return alt.X("at:Q", scale=axes.scale(span), axis=axis)
 
 
-def _y(span: Span, field: str) -> alt.Y:
+def y_axis(span: Span, field: str) -> alt.Y:
     """A vertical axis whose numbers are short, however small."""
     ticks: dict[str, Any] = {"values": span.ticks(5)} if span.log else {"tickCount": 5}
     return axes.y(span, field, axis=alt.Axis(**ticks, title=axes.NOTHING, labelExpr=_SHORT))

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+from descend.report import diagnosis_foretold as foretold
 from descend.report import diagnosis_landscapes as landscapes
 from descend.report import diagnosis_numbers as numbers
+from descend.report import diagnosis_understood as understood
 from descend.report.diagnosis_parts import Part
 from descend.report.diagnosis_results import Diagnosis
 
@@ -96,6 +98,40 @@ INSTRUMENTS: Mapping[str, Instrument] = {
         "small.",
         "Li et al. 2018, arXiv:1712.09913, section 7",
         landscapes.trajectory,
+    ),
+    "memorization": Instrument(
+        "Memorization",
+        "How long a new network takes to fit labels some of which are drawn anew, and which of them it learns last.",
+        "A network that fits random labels can fit anything: that it fits the true ones proves nothing by itself. Most "
+        "wrong labels are learned after the right ones, so that a high loss over the epochs makes an example suspect.",
+        "Zhang et al. 2017, arXiv:1611.03530; Arpit et al. 2017, arXiv:1706.05394",
+        understood.memorization,
+    ),
+    "directions": Instrument(
+        "Single directions",
+        "How the training accuracy falls while units are clamped or made noisy, and what single units know of classes.",
+        "Networks that have memorized were found to lean on single units more than others: their curves fall "
+        "earlier. A unit is selective if it is active for one class alone, and important if the loss rises "
+        "without it.",
+        "Morcos et al. 2018, arXiv:1803.06959",
+        understood.directions,
+    ),
+    "symmetry": Instrument(
+        "Symmetry",
+        "How many other weights are the same function, and how much of the barrier between two solutions is the "
+        "order of their units.",
+        "Hidden units have no order: each can stand in the place of any other. Two trainings find different orders, "
+        "and the straight line between them leads over a barrier that may vanish once they are aligned.",
+        "Hecht-Nielsen 1990; Entezari et al. 2022, arXiv:2110.06296; Ainsworth et al. 2023, arXiv:2209.04836",
+        understood.symmetry,
+    ),
+    "measures": Instrument(
+        "Measures of generalization",
+        "What is said to foretell the gap between training and test, beside the gap.",
+        "A measure is worth something if it orders the gaps of networks that differ in one hyper-parameter alone, and "
+        "in each of these: Psi is the mean of Kendall's tau over them, and the worst one counts.",
+        "Jiang et al. 2020, arXiv:1912.02178; Dziugaite et al. 2020, arXiv:2010.11924",
+        foretold.measures,
     ),
     "training": Instrument(
         "In training",

@@ -10,15 +10,9 @@ from descend.report import diagnosis_charts as charts
 from descend.report import diagnosis_contours as contours
 from descend.report import diagnosis_perspective as perspective
 from descend.report import heights
-from descend.report.diagnosis_parts import Part, Table, answer, capital, conditions, drawn, value
+from descend.report.diagnosis_parts import STATISTICS, Part, Table, answer, capital, conditions, drawn, value
 from descend.report.diagnosis_results import Diagnosis, InTraining, Line, Surface, Watched
 from descend.report.formats import number, plain, rate
-
-_STATISTICS = {
-    "none": "",
-    "fixed": " The statistics of batch normalization are the solution's.",
-    "recomputed": " The statistics of batch normalization are computed anew at every point.",
-}
 
 
 def slices(results: Diagnosis) -> list[Part]:
@@ -109,7 +103,7 @@ def _highest(losses: Sequence[float | None]) -> str:
 
 
 def _direction(direction: str, statistics: str) -> str:
-    return f"{capital(direction)}.{_STATISTICS[statistics]}"
+    return f"{capital(direction)}.{STATISTICS[statistics]}"
 
 
 def training(results: Diagnosis) -> list[Part]:

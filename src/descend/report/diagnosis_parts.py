@@ -12,6 +12,12 @@ from descend.report.formats import number, rate
 
 _FOLDED = 12
 """Rows, from which on a table is folded away."""
+STATISTICS = {
+    "none": "",
+    "fixed": " The statistics of batch normalization are the solution's.",
+    "recomputed": " The statistics of batch normalization are computed anew at every point.",
+}
+"""What is said of how losses on lines and planes treat batch normalization."""
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ from pathlib import Path
 from descend.report.decoding import decode
 from descend.report.diagnosis_measures import Density
 from descend.report.diagnosis_results import FORMAT, Diagnosis, Line, Surface
+from descend.report.diagnosis_understanding import Aligned, Disturbed, Memorized, Symmetry, UnitLayer
 from descend.report.files import document
 
 
@@ -57,6 +58,61 @@ def _check(results: Diagnosis) -> None:
         for name, points in (("losses", training.losses), ("threshold", training.threshold)):
             if any(len(point) != 2 for point in points):
                 raise ValueError(f"training[{index}].{name} has a point that is not step and value")
+    _check_understanding(results)
+
+
+def _check_understanding(results: Diagnosis) -> None:
+    """The same of memorization, single directions, symmetry and rankings."""
+    for index, memorized in enumerate(results.memorization):
+        _check_memorized(memorized, f"memorization[{index}]")
+    for index, disturbed in enumerate(results.directions):
+        _check_disturbed(disturbed, f"directions[{index}]")
+    for index, layer in enumerate(results.units):
+        _check_units(layer, f"units[{index}]")
+    if results.symmetry is not None:
+        _check_symmetry(results.symmetry)
+    for index, aligned in enumerate(results.alignments):
+        _check_aligned(aligned, f"alignments[{index}]")
+    for index, ranked in enumerate(results.rankings):
+        if len({end is None for end in (ranked.psi, ranked.low, ranked.high)}) > 1:
+            raise ValueError(f"rankings[{index}] has a psi without an interval, or an interval without a psi")
+
+
+def _check_memorized(found: Memorized, place: str) -> None:
+    if found.epochs < 1:
+        raise ValueError(f"{place}.epochs is {found.epochs}, not a number of epochs")
+    if any(len(point) != 3 for point in found.way):
+        raise ValueError(f"{place}.way has a point that is not epoch, loss and accuracy")
+    if not _rises([point[0] for point in found.way]):
+        raise ValueError(f"{place}.way has epochs that do not rise")
+
+
+def _check_disturbed(found: Disturbed, place: str) -> None:
+    if not len(found.amounts) == len(found.means) == len(found.lows) == len(found.highs) or len(found.amounts) < 2:
+        raise ValueError(f"{place} has amounts, means and intervals of different lengths, or of fewer than two points")
+    if not _rises(found.amounts):
+        raise ValueError(f"{place}.amounts do not rise")
+
+
+def _check_units(found: UnitLayer, place: str) -> None:
+    if not len(found.selectivity) == len(found.information) == len(found.importance):
+        raise ValueError(f"{place} has selectivity, information and importance of different lengths")
+
+
+def _check_symmetry(found: Symmetry) -> None:
+    if any(len(point) != 2 for point in found.widths):
+        raise ValueError("symmetry.widths has a point that is not width and logarithm")
+    if not _rises([point[0] for point in found.widths]):
+        raise ValueError("symmetry.widths do not rise")
+
+
+def _check_aligned(found: Aligned, place: str) -> None:
+    if not len(found.amounts) == len(found.losses_before) == len(found.losses_after) or len(found.amounts) < 2:
+        raise ValueError(f"{place} has amounts and losses of different lengths, or of fewer than two points")
+    if not _rises(found.amounts):
+        raise ValueError(f"{place}.amounts do not rise")
+    if len(found.ends) != 2:
+        raise ValueError(f"{place}.ends has {len(found.ends)} names, not two")
 
 
 def _check_density(density: Density, place: str) -> None:

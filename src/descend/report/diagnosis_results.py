@@ -10,6 +10,15 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from descend.report.diagnosis_measures import Density, Setting, Sharpness, Spectrum, TraceEstimate
+from descend.report.diagnosis_understanding import (
+    Aligned,
+    Disturbed,
+    MeasuredNetwork,
+    Memorized,
+    Ranked,
+    Symmetry,
+    UnitLayer,
+)
 
 FORMAT = 1
 
@@ -257,7 +266,14 @@ class Diagnosis:
         training: what was measured in training; empty for checkpoints.
         findings: sentences on what was found.
         caveats: by instrument: "all", "eigenvalues", "trace", "density", "sharpness", "rescaling", "slices",
-            "interpolation", "trajectory" or "training".
+            "interpolation", "trajectory", "memorization", "directions", "symmetry", "measures" or "training".
+        memorization: trainings on labels some of which are drawn anew.
+        directions: accuracy while units are disturbed.
+        units: of each layer: what they know of classes, and what they matter.
+        symmetry: weights that are the same function; null where no hidden layer is known.
+        alignments: of the first two solutions.
+        measures: of each solution, with its gap.
+        rankings: of measures over a population; empty where none was given.
         format: number of the format.
         kind: what sort of document it is.
     """
@@ -276,5 +292,12 @@ class Diagnosis:
     training: list[InTraining]
     findings: list[str]
     caveats: dict[str, list[str]]
+    memorization: list[Memorized] = field(default_factory=list)
+    directions: list[Disturbed] = field(default_factory=list)
+    units: list[UnitLayer] = field(default_factory=list)
+    symmetry: Symmetry | None = None
+    alignments: list[Aligned] = field(default_factory=list)
+    measures: list[MeasuredNetwork] = field(default_factory=list)
+    rankings: list[Ranked] = field(default_factory=list)
     format: int = FORMAT
     kind: Literal["diagnosis"] = "diagnosis"

@@ -62,9 +62,9 @@ def interpolated(subject: Subject, points: int) -> Part:
         "errors": plains(found.errors or []),
         "ends": [first.name, second.name],
         "direction": "straight line",
-        "statistics": _renewed(subject.model()),
+        "statistics": renewed(subject.model()),
         "barrier": plain(found.barrier),
-        "setting": _on_validation(subject),
+        "setting": on_validation(subject),
     }
 
 
@@ -80,8 +80,8 @@ def three_row(subject: Subject, points: int, row: int) -> Part:
         "xs": xs,
         "ys": ys,
         "coordinates": [list(at) for at in plane.coordinates],
-        "statistics": _renewed(subject.model()),
-        "setting": _on_validation(subject),
+        "statistics": renewed(subject.model()),
+        "setting": on_validation(subject),
     }
 
 
@@ -109,11 +109,13 @@ def way_row(subject: Subject, points: int, row: int, recompute: bool) -> Part:
     }
 
 
-def _renewed(model: nn.Module) -> str:
+def renewed(model: nn.Module) -> str:
+    """Tell which statistics a model has where weights are evaluated on validation data."""
     return "none" if not has_statistics(model) else "recomputed"
 
 
-def _on_validation(subject: Subject) -> Part:
+def on_validation(subject: Subject) -> Part:
+    """Return what was measured of weights that are evaluated on all validation data."""
     size = subject.task.sizes["validation"]
     parameters = sum(one.numel() for one in subject.task.model(0).parameters())
     return subject.setting(Conditions("eval", size, 1, parameters), "on validation data")

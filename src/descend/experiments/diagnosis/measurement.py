@@ -10,6 +10,15 @@ from descend.experiments.diagnosis.instruments import density, eigenvalues, resc
 from descend.experiments.diagnosis.landscapes import interpolated, line_slice, plane_row, three_row, way_row
 from descend.experiments.diagnosis.solutions import Solution
 from descend.experiments.diagnosis.subject import Part, Subject
+from descend.experiments.diagnosis.understanding import (
+    aligned,
+    clamped,
+    measured,
+    memorized,
+    noised,
+    symmetric,
+    units,
+)
 from descend.experiments.jobs import Result
 from descend.tasks import Task
 
@@ -29,6 +38,13 @@ INSTRUMENTS: Mapping[str, Callable[..., Part]] = {
         interpolated,
         three_row,
         way_row,
+        memorized,
+        clamped,
+        noised,
+        units,
+        symmetric,
+        aligned,
+        measured,
     )
 }
 

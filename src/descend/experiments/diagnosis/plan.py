@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from descend.experiments.diagnosis.measurement import Measurement
 from descend.experiments.diagnosis.solutions import Solution, Trained, has_preconditioner
@@ -21,8 +21,15 @@ INSTRUMENTS = (
     "slices",
     "interpolation",
     "trajectory",
+    "memorization",
+    "directions",
+    "symmetry",
+    "measures",
     "training",
 )
+
+CLAMPS, MATCHES, BINS = ("zero", "mean"), ("weights", "activations"), 30
+Setting: TypeAlias = str | float | int
 
 
 @dataclass(frozen=True)
@@ -44,6 +51,12 @@ class Extent:
         boxes: sizes of Keskar's box.
         radii: of balls: of the worst case plain and adaptive, and of the average plain and adaptive.
         alphas: of rescalings.
+        shares: of labels that are drawn anew.
+        epochs: of trainings on these, at most.
+        orders: of units, and draws of noise.
+        shares_clamped: of units that are clamped, how many.
+        samples: of noise, of measures of flatness.
+        bisections: of these.
     """
 
     examples: int
@@ -60,12 +73,58 @@ class Extent:
     boxes: tuple[float, ...]
     radii: tuple[float, float, float, float]
     alphas: tuple[float, ...]
+    shares: tuple[float, ...]
+    epochs: int
+    orders: int
+    shares_clamped: int
+    samples: int
+    bisections: int
 
 
 FULL = Extent(
-    2000, 3, 5, 1e-3, 0.05, 1000, 10, 80, 41, 31, 21, (1e-3, 5e-4), (0.05, 0.1, 0.01, 0.1), (0.1, 0.3, 1.0, 3.0, 10.0)
+    examples=2000,
+    seeds=3,
+    largest=5,
+    rtol=1e-3,
+    trace_rtol=0.05,
+    trace_products=1000,
+    draws=10,
+    steps=80,
+    slice=41,
+    line=31,
+    plane=21,
+    boxes=(1e-3, 5e-4),
+    radii=(0.05, 0.1, 0.01, 0.1),
+    alphas=(0.1, 0.3, 1.0, 3.0, 10.0),
+    shares=(0.0, 0.05, 0.25, 0.5, 1.0),
+    epochs=300,
+    orders=10,
+    shares_clamped=21,
+    samples=10,
+    bisections=15,
 )
-QUICK = Extent(500, 2, 3, 1e-2, 0.1, 100, 4, 30, 11, 11, 9, (1e-3,), (0.05, 0.1, 0.01, 0.1), (0.2, 1.0, 5.0))
+QUICK = Extent(
+    examples=500,
+    seeds=2,
+    largest=3,
+    rtol=1e-2,
+    trace_rtol=0.1,
+    trace_products=100,
+    draws=4,
+    steps=30,
+    slice=11,
+    line=11,
+    plane=9,
+    boxes=(1e-3,),
+    radii=(0.05, 0.1, 0.01, 0.1),
+    alphas=(0.2, 1.0, 5.0),
+    shares=(0.0, 0.05, 1.0),
+    epochs=150,
+    orders=5,
+    shares_clamped=11,
+    samples=4,
+    bisections=15,
+)
 
 
 @dataclass(frozen=True)
@@ -80,6 +139,7 @@ class Plan:
         has_statistics: whether the model has batch normalization.
         can_rescale: whether layers can be rescaled.
         folder: of what is kept.
+        settings: hyper-parameters of each solution, where a population was given.
     """
 
     solutions: tuple[Solution, ...]
@@ -89,6 +149,7 @@ class Plan:
     has_statistics: bool
     can_rescale: bool
     folder: Path
+    settings: tuple[Mapping[str, Setting], ...] = ()
 
     def jobs(self) -> dict[str, list[KeptJob]]:
         """Return the jobs by the part of the document that they make."""
@@ -107,7 +168,25 @@ class Plan:
         }
         if "slices" not in self.instruments:
             every["slice"] = every["slice plane"] = []
-        return every
+        return every | self._understanding()
+
+    def _understanding(self) -> dict[str, list[KeptJob]]:
+        wanted, extent = self.instruments, self.extent
+        clamps = [self._first("clamped", to=to, orders=extent.orders, points=extent.shares_clamped) for to in CLAMPS]
+        searches = {"samples": extent.samples, "steps": extent.bisections, "ascent_steps": extent.samples}
+        pairs = [self.solutions[:2]] if len(self.solutions) > 1 else []
+        found = {
+            "memorization": [self._first("memorized", share=one, most_epochs=extent.epochs) for one in extent.shares],
+            "directions": [*clamps, self._first("noised", draws=extent.orders)],
+            "units": [self._first("units", bins=BINS)],
+            "symmetry": [self._first("symmetric")],
+            "alignment": [
+                self._job("aligned", pair, method=one, points=extent.line) for pair in pairs for one in MATCHES
+            ],
+            "measures": [self._job("measured", (one,), **searches) for one in self.solutions],
+        }
+        of = {"units": "directions", "alignment": "symmetry"}
+        return {name: jobs if of.get(name, name) in wanted else [] for name, jobs in found.items()}
 
     def _spectra(self) -> list[KeptJob]:
         extent = self.extent
