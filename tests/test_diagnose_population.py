@@ -96,7 +96,11 @@ def test_the_command_repeats_with_the_table(moons, runs, tmp_path, capsys):
     document = json.loads((tmp_path / "run" / "diagnosis.json").read_text())
     assert "--population" in document["manifest"]["command"]
     assert "--checkpoint" not in document["manifest"]["command"]
-    assert "Over 8 networks" in capsys.readouterr().out
+    said = " ".join(capsys.readouterr().out.split())
+    assert "No measure has predictive value on these runs: 8 networks" in said
+    assert "Psi, squared parameter norm" in said
+    assert "median training loss, 8 solutions" in said
+    assert "0.05-30-1.pt" not in said.split("measure value within")[-1]  # no row for each of a population
 
 
 def rows(**changes):

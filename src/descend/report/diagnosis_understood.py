@@ -278,7 +278,7 @@ def _aligned(found: list[Aligned]) -> Part:
         for one in found
     ]
     heads = ["by", "likeness before", "likeness after", "barrier before", "barrier after", "converged"]
-    heads.append("layers that keep their order")
+    heads.append("layers left in their order, the last among them")
     losses = [
         Table(
             f"Losses, by {one.method}",
@@ -290,7 +290,7 @@ def _aligned(found: list[Aligned]) -> Part:
         )
         for one in found
     ]
-    kinds = listing([f"{one.method}: {_LIKENESS[one.method]}" for one in found])
+    kinds = listing([f"by {one.method} {_LIKENESS[one.method]}" for one in found])
     best = found[0]
     return Part(
         f"{capital(first)} and {second}, aligned",
@@ -299,7 +299,7 @@ def _aligned(found: list[Aligned]) -> Part:
         [with_notes(Table("", heads, rows, frozenset({0, 6})), [one.setting for one in found]), *losses],
         [
             f"Amount 0 is {first}, amount 1 is {second}, whose hidden units are put into the order of the other's.",
-            f"Likeness, of {kinds}.",
+            f"Likeness is {kinds}.",
             "The barrier is how far the loss rises above the straight line between its ends.",
             *dict.fromkeys(STATISTICS[one.statistics].strip() for one in found),
             *conditions([(f"by {one.method}", one.setting) for one in found]),

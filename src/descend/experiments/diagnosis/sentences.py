@@ -94,10 +94,9 @@ def _understood(found: Mapping[str, Any]) -> list[str]:
     predictive = [one["measure"] for one in found["rankings"] if one["low"] is not None and one["low"] > 0]
     if found["rankings"]:
         count = found["rankings"][0]["networks"]
-        said.append(
-            f"Over {count} networks the test gaps are ordered by: "
-            f"{', '.join(name.replace('_', ' ') for name in predictive) or 'no measure'}."
-        )
+        names = ", ".join(name.replace("_", " ") for name in predictive)
+        came = f"The test gaps are ordered by {names}" if names else "No measure has predictive value on these runs"
+        said.append(f"{came}: {count} networks, an interval of each measure alone.")
     return said
 
 

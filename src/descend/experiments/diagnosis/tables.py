@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from statistics import median
 from typing import Any
 
 from rich.table import Table
 
 from descend.experiments.console import Column, fitted
+
+_FEW = 6
+"""Solutions, up to which each has rows of its own."""
 
 
 def table(results: Mapping[str, Any], width: int) -> Table:
@@ -28,10 +32,7 @@ def table(results: Mapping[str, Any], width: int) -> Table:
 
 
 def _rows(results: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
-    metric = results["subject"]["metric"]
-    for one in results["solutions"]:
-        yield f"training loss, {one['name']}", _number(one["train_loss"]), ""
-        yield f"validation {metric}, {one['name']}", _number(one["validation_metric"]), ""
+    yield from _solutions(results["solutions"], results["subject"]["metric"])
     for one in results["spectra"]:
         mode = "" if one["setting"]["mode"] == "eval" else ", batch statistics"
         for place, (value, residual) in enumerate(zip(one["values"], one["residuals"], strict=True)):
@@ -47,6 +48,29 @@ def _rows(results: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
     for one in results["lines"]:
         if one["ends"]:
             yield f"barrier from {one['ends'][0]} to {one['ends'][1]}, validation loss", _number(one["barrier"]), ""
+    for one in results["directions"]:
+        yield f"mean training accuracy, {one['how']}", _number(one["area"]), _interval(one)
+    for one in results["rankings"]:
+        if one["psi"] is not None:
+            yield f"Psi, {one['measure'].replace('_', ' ')}", _number(one["psi"]), _interval(one)
+
+
+def _solutions(found: Sequence[Mapping[str, Any]], metric: str) -> Iterator[tuple[str, str, str]]:
+    """Two rows for each; for all together where they are a population."""
+    numbers = (("training loss", "train_loss"), (f"validation {metric}", "validation_metric"))
+    if len(found) <= _FEW:
+        for one in found:
+            for what, key in numbers:
+                yield f"{what}, {one['name']}", _number(one[key]), ""
+        return
+    for what, key in numbers:
+        known = [one[key] for one in found if one[key] is not None]
+        if known:
+            yield f"median {what}, {len(found)} solutions", _number(median(known)), _ends(known)
+
+
+def _ends(values: Sequence[float]) -> str:
+    return f"{_number(min(values))} to {_number(max(values))}"
 
 
 def _interval(one: Mapping[str, Any]) -> str:
