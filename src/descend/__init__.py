@@ -52,6 +52,7 @@ from descend.vocabulary import sum as sum  # not in __all__: a star import must 
 
 if TYPE_CHECKING:
     from descend import accumulation, averaging, batching, checkpoint, ensembles, generalization, groups, nt_asgd, optim
+    from descend import learned as learned
     from descend import plateau as plateau
     from descend import presets as presets
     from descend import rate_scaling as rate_scaling
@@ -61,7 +62,7 @@ if TYPE_CHECKING:
     from descend import sequences as sequences
     from descend import snapshots as snapshots
     from descend import tasks as tasks
-    from descend.commands import compare, diagnose, find_rules, show
+    from descend.commands import compare, diagnose, find_rules, meta_train, show
     from descend.ensembles import Ensemble
     from descend.experiments.handle import trial
     from descend.optim import *  # noqa: F403
@@ -97,10 +98,12 @@ __all__ = [
     "groups",
     "highest",
     "keep",
+    "learned",
     "log",
     "lowest",
     "maximum",
     "mean",
+    "meta_train",
     "minimum",
     "norm",
     "normal",
@@ -135,6 +138,7 @@ _HOMES = {
     "compare": "descend.commands",
     "diagnose": "descend.commands",
     "find_rules": "descend.commands",
+    "meta_train": "descend.commands",
     "range_test": "descend.rate_range",
     "show": "descend.commands",
     "trial": "descend.experiments.handle",

@@ -8,6 +8,7 @@ import typer
 
 from descend import __version__, commands, option_values
 from descend.cli.diagnosing import diagnose
+from descend.cli.meta_training import meta_train
 from descend.cli.printing import console, output, print_cache, print_comparison, print_study
 from descend.cli.searching import search
 from descend.cli.words import in_words
@@ -40,6 +41,7 @@ application = typer.Typer(
 
 application.add_typer(search, name="search")
 application.command()(diagnose)
+application.command()(meta_train)
 
 
 @application.callback()

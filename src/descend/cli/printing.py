@@ -66,6 +66,16 @@ def print_diagnosis(console: "Console", found: commands.Diagnosed) -> None:
     _print_lines(console, ["", *found.results["findings"], "", *_listed(caveats), f"\nreport: {found.report}"])
 
 
+def print_meta_training(console: "Console", found: commands.MetaTrained) -> None:
+    """Print how a learned optimizer stands beside rules, what was found, its caveats, and where its files are."""
+    from descend.learned.tables import tables
+
+    for table in tables(found.results, console.width):
+        console.print(table)
+    files = [f"\nweights: {found.weights}", f"report: {found.report}"]
+    _print_lines(console, ["", *found.results["findings"], "", *_listed(found.results["caveats"]), *files])
+
+
 def print_search(console: "Console", found: commands.Search) -> None:
     """Print a search's tables, what it found, its caveats, where its files are, and how to have a rule of it."""
     from descend.search.showing import tables

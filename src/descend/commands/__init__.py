@@ -1,5 +1,5 @@
-"""The functions behind the commands: `compare`, `ensemble`, `find_rules`, `export_rule`, `make_map`, `range_test`,
-`report`, `show`, `list_`, `cache`, `bench`.
+"""The functions behind the commands: `compare`, `ensemble`, `find_rules`, `export_rule`, `make_map`, `meta_train`,
+`range_test`, `report`, `show`, `list_`, `cache`, `bench`.
 
 Each is what `descend <command>` calls, and as good in a script:
 
@@ -14,6 +14,7 @@ from descend.commands.exporting import Exported, export_rule
 from descend.commands.looking import Cache, cache, list_, show
 from descend.commands.mapping import make_map
 from descend.commands.measuring import bench
+from descend.commands.meta_training import MetaTrained, meta_train
 from descend.commands.needs import INSTALL
 from descend.commands.reporting import report
 from descend.commands.searching import Search, find_rules
@@ -24,6 +25,7 @@ __all__ = [
     "Comparison",
     "Diagnosed",
     "Exported",
+    "MetaTrained",
     "Search",
     "Study",
     "bench",
@@ -35,6 +37,7 @@ __all__ = [
     "find_rules",
     "list_",
     "make_map",
+    "meta_train",
     "range_test",
     "report",
     "show",

@@ -12,6 +12,7 @@ INSTALL = "pip install 'descend[lab]'"
 
 FOR_REPORTS = ("scipy", "altair", "jinja2", "vl_convert")
 FOR_DIAGNOSES = ("loky", "optuna", "scipy", "sklearn", "altair", "contourpy", "jinja2", "safetensors", "vl_convert")
+FOR_META_TRAINING = ("loky", "optuna", "sklearn", "altair", "jinja2", "safetensors", "vl_convert")
 FOR_COMPARISONS = ("loky", "optuna", "scipy", "sklearn", "altair", "jinja2", "vl_convert")
 
 

@@ -5,6 +5,7 @@
     descend.report.write_ensemble("runs/demo")               # reads ensemble.json there, writes ensemble.html
     descend.report.write_search("runs/search")               # reads search.json there, writes search.html
     descend.report.write_diagnosis("runs/mine")              # reads diagnosis.json, writes a page for each instrument
+    descend.report.write_meta_training("runs/learned")       # reads meta-train.json there, writes meta-train.html
     descend.report.schema()                                  # of results.json, as a dict
 
 Importing this module is cheap; the libraries that draw are loaded when a report is written.
@@ -16,7 +17,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-__all__ = ["join", "schema", "write", "write_diagnosis", "write_ensemble", "write_search"]
+__all__ = ["join", "schema", "write", "write_diagnosis", "write_ensemble", "write_meta_training", "write_search"]
 
 
 def write(run: Path | str, out: Path | str | None = None) -> Path:
@@ -116,6 +117,28 @@ def write_diagnosis(run: Path | str, out: Path | str | None = None) -> Path:
     return target
 
 
+def write_meta_training(run: Path | str, out: Path | str | None = None) -> Path:
+    """Write the page of a finished meta-training from its `meta-train.json`, and return its path.
+
+    The same results give the same bytes. A page that is there is replaced, in one step.
+
+    Args:
+        run: the directory of the run, or the `meta-train.json` in it.
+        out: an HTML file; by default `meta-train.html` beside the results.
+
+    Raises:
+        FileNotFoundError: there is no run, it is not finished, or the folder of `out` is missing.
+        ValueError: the results are damaged or of a newer format, or `out` does not end in `.html`.
+        OSError: the page cannot be written.
+        ModuleNotFoundError: without the `lab` extra.
+    """
+    from descend.report import files
+    from descend.report.meta_reading import read
+
+    path = files.document_of(Path(run), "meta-train.json", "a finished meta-training")
+    return _write(path, "meta-train.html", out, read, "meta_page")
+
+
 def _write(path: Path, usual: str, out: Path | str | None, read: Callable[[Path], Any], module: str) -> Path:
     """Write the page that a module renders of the results in a file, beside it by default, and return its path."""
     import importlib
@@ -180,18 +203,21 @@ def join(runs: Sequence[Path | str], out: Path | str = "joined.html") -> Path:
     return page
 
 
-def schema(of: Literal["results", "joined", "ensemble", "search", "diagnosis"] = "results") -> dict[str, Any]:
-    """The JSON Schema (draft 2020-12) of what a run, a join, a study of snapshots, a search and a diagnosis write.
+def schema(
+    of: Literal["results", "joined", "ensemble", "search", "diagnosis", "meta-train"] = "results",
+) -> dict[str, Any]:
+    """The JSON Schema (draft 2020-12) of what commands write.
 
     Args:
         of: "results" for the `results.json` of a run, "joined" for the `joined.json` of a join,
             "ensemble" for the `ensemble.json` of a study of snapshots, "search" for the `search.json` of a search,
-            "diagnosis" for the `diagnosis.json` of a diagnosis.
+            "diagnosis" for the `diagnosis.json` of a diagnosis, "meta-train" for the `meta-train.json` of a learned
+            optimizer.
 
     Raises:
         ValueError: `of` is none of them.
     """
-    from descend.report import diagnosis_results, ensemble_results, joined, results, search_results
+    from descend.report import diagnosis_results, ensemble_results, joined, meta_results, results, search_results
     from descend.report.json_schema import schema_of
 
     kinds: dict[str, tuple[type, int]] = {
@@ -200,6 +226,7 @@ def schema(of: Literal["results", "joined", "ensemble", "search", "diagnosis"] =
         "ensemble": (ensemble_results.EnsembleResults, ensemble_results.FORMAT),
         "search": (search_results.SearchResults, search_results.FORMAT),
         "diagnosis": (diagnosis_results.Diagnosis, diagnosis_results.FORMAT),
+        "meta-train": (meta_results.MetaResults, meta_results.FORMAT),
     }
     if of not in kinds:
         raise ValueError(f"of is {of!r}; give one of {', '.join(kinds)}")
