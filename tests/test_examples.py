@@ -1,5 +1,6 @@
 """The examples run as their first lines say, in a few steps."""
 
+import runpy
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,7 @@ def compared(name, folder, **changes):
 def test_every_example_is_tested():
     assert {path.name for path in EXAMPLES.iterdir() if path.suffix == ".py"} == {
         "huggingface.py",
+        "learned_rates.py",
         "mytask.py",
         "training_script.py",
     }
@@ -27,6 +29,12 @@ def test_an_example_compares(name, tmp_path):
     found = compared(name, tmp_path)
     assert len(found["trials"]) == 4
     assert not any(trial["diverged"] for trial in found["trials"])
+
+
+def test_rates_are_learned(capsys):
+    found = runpy.run_path(str(EXAMPLES / "learned_rates.py"))["main"](episodes=10)
+    assert found["after"] < found["before"] - 0.1
+    assert "episode 10: " in capsys.readouterr().out
 
 
 @pytest.mark.long

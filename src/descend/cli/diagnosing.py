@@ -44,7 +44,7 @@ def diagnose(
     out: Annotated[Path | None, typer.Option(help="Run directory; by default one under runs/.")] = None,
     fresh: Annotated[bool, typer.Option("--fresh", help="Start over.")] = False,
 ) -> None:
-    """Measure trained weights: curvature, landscape, memorization, single directions, symmetry.
+    """Measure trained weights, from curvature to symmetry.
 
     Trains solutions of its own, or takes checkpoints. Started again with the same options, it goes on where it was
     stopped.

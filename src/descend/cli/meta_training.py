@@ -23,7 +23,7 @@ def meta_train(
     out: Annotated[Path | None, typer.Option(help="Run directory; by default one under runs/.")] = None,
     fresh: Annotated[bool, typer.Option("--fresh", help="Start over.")] = False,
 ) -> None:
-    """Learn an optimizer that is a network, and compare it with tuned rules.
+    """Learn an optimizer that is a network, beside tuned rules.
 
     Started again with the same options, it goes on where it was stopped.
     """
