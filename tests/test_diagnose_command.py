@@ -428,3 +428,14 @@ def test_killed_at_random_it_ends_with_the_same_numbers(whole, moons, tmp_path, 
     subprocess.run(words, check=True, stdout=subprocess.DEVNULL)
     found = json.loads((tmp_path / "run" / "diagnosis.json").read_text())
     assert timeless(found) == timeless(document(whole))
+
+
+def test_suspects_are_named_by_their_places_in_the_training_data(tmp_path):
+    found = descend.diagnose(
+        "digits", instruments=["memorization"], quick=True, steps=10, workers=1, examples=30, out=tmp_path / "run"
+    ).results
+    (_, classes), *_ = tasks.load("digits").ordered("train", 2000)
+    true = next(one for one in found["memorization"] if one["share"] == 0)
+    assert max(each["place"] for each in true["suspects"]) > 30
+    for each in true["suspects"]:
+        assert int(classes[each["place"]]) == each["label"]

@@ -111,9 +111,10 @@ def rows(**changes):
     ("content", "words"),
     [
         ("", "has the columns none"),
+        ("checkpoint,rate,rate\n" + "a.pt,1,2\n" * 9, "has the column 'rate' twice"),
         ("path,rate\na,1\n", "has the columns path, rate; give one named 'checkpoint'"),
         ("checkpoint\n" + "a.pt\n" * 9, "one for each hyper-parameter"),
-        ("checkpoint,rate\n" + "a.pt,1\n" * 7, "has 7 networks; give 8"),
+        ("checkpoint,rate\n" + "a.pt,1\n" * 7, "too few networks .7.; give 8"),
         ("checkpoint,rate\n" + "a.pt,1\n" * 8 + "b.pt\n", "in line 10"),
         ("checkpoint,rate\n" + "a.pt,1\n" * 8 + "b.pt,1,2\n", "in line 10"),
         ("checkpoint,rate\n" + "a.pt,1\n" * 8, "no two networks that differ in one"),

@@ -300,3 +300,11 @@ def test_two_examples_alike_have_the_solution_of_least_norm():
 def test_wrong_arguments_of_kernels(act, words):
     with pytest.raises(ValueError, match=words):
         act(normal(4, 2), torch.arange(4) % 2)
+
+
+def test_a_loader_that_shuffles_is_refused():
+    data = torch.utils.data.TensorDataset(torch.randn(20, 3), torch.randint(2, (20,)))
+    model = torch.nn.Linear(3, 2)
+    with pytest.raises(ValueError, match="give shuffle=False"):
+        LearningTimes(model, torch.utils.data.DataLoader(data, batch_size=5, shuffle=True))
+    LearningTimes(model, torch.utils.data.DataLoader(data, batch_size=5)).look()

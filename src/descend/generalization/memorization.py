@@ -104,6 +104,8 @@ class LearningTimes:
     def __init__(
         self, model: nn.Module, batches: Any, criterion: Callable[[Tensor, Tensor], Tensor] | None = None
     ) -> None:
+        if _shuffles(batches):
+            raise ValueError("batches is a loader that shuffles, and places would be of its order; give shuffle=False")
         self._criterion = criterion or _cross_entropies
         self._objective = Objective(model, self._loss, batches)
         self._losses: list[Tensor] = []
@@ -160,3 +162,9 @@ class LearningTimes:
 
 def _cross_entropies(outputs: Tensor, targets: Tensor) -> Tensor:
     return nn.functional.cross_entropy(outputs, targets, reduction="none")
+
+
+def _shuffles(batches: Any) -> bool:
+    """Whether a loader of torch's draws the order of its examples: places would then be of no use."""
+    samplers = [getattr(batches, "sampler", None), getattr(getattr(batches, "batch_sampler", None), "sampler", None)]
+    return any(isinstance(one, torch.utils.data.RandomSampler) for one in samplers)

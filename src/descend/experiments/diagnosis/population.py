@@ -49,8 +49,12 @@ def read(path: Path) -> Population:
             f"population {path} has the columns {', '.join(names) or 'none'}; give one named {COLUMN!r}, and one for "
             "each hyper-parameter that its network was trained with"
         )
+    if twice := [name for name in dict.fromkeys(names) if names.count(name) > 1]:
+        raise UsageError(f"population {path} has the column {twice[0]!r} twice; give each hyper-parameter one column")
     if len(rows) < LEAST:
-        raise UsageError(f"population {path} has {len(rows)} networks; give {LEAST} or more, fewer have no order")
+        raise UsageError(
+            f"population {path} has too few networks ({len(rows)}); give {LEAST} or more, fewer have no order"
+        )
     for number, row in enumerate(rows, 2):
         if None in row or any(row[name] in (None, "") for name in names):
             raise UsageError(f"population {path} has a value too few or too many in line {number}; mend that line")

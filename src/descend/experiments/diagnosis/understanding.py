@@ -43,6 +43,7 @@ from descend.generalization.memorization import By
 from descend.generalization.ranking import rank_interval
 from descend.optim import Adam
 from descend.restoring import seeded
+from descend.tasks import Ordered
 
 _BATCH, _RATE = 32, 1e-3
 """Of trainings on corrupted labels."""
@@ -80,10 +81,10 @@ def memorized(subject: Subject, share: float, most_epochs: int) -> Part:
             if (right == 1 and loss <= _LOSS) or epoch == most_epochs or not math.isfinite(loss):
                 break
     ranking, count = times.ranking(), int(wrong.sum())
-    usual = ranking.usual
+    usual, places = ranking.usual, _places(subject, inputs)
     suspects = [
         {
-            "place": place,
+            "place": places[place],
             "label": int(labels[place]),
             "predicted": int(usual[place]),
             "loss": plain(float(ranking.losses[:, place].mean())),
@@ -106,6 +107,16 @@ def memorized(subject: Subject, share: float, most_epochs: int) -> Part:
             ranking.conditions, f"a new model, Adam at {_RATE:g}, batches of {_BATCH}, at most {most_epochs} epochs"
         ),
     }
+
+
+def _places(subject: Subject, inputs: Tensor) -> list[int]:
+    """Return where the examples that instruments see are in the training data, or in what they see if nobody knows."""
+    seen, task = len(inputs), subject.task
+    if not isinstance(task, Ordered) or seen == task.sizes["train"]:
+        return list(range(seen))
+    whole = torch.cat([batch[0] for batch in task.ordered("train", len(inputs))])
+    spread = torch.arange(seen) * len(whole) // seen
+    return spread.tolist() if torch.equal(whole[spread], inputs) else list(range(seen))
 
 
 def _examples(subject: Subject) -> tuple[Tensor, Tensor]:
